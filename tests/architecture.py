@@ -1,0 +1,204 @@
+"""The architecture as rules over source: arrows, homes of I/O libraries, pure modules, sizes, names, maps.
+
+Every rule is a function from the root of a source tree to sentences about what breaks it; none imports what
+it reads. test_architecture.py runs them on the repository, and each on a small tree that breaks it.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = ("bench", "bot", "demo", "server", "storage", "swarm")
+
+MAY_IMPORT = {
+    "bench": set(PACKAGES),
+    "bot": {"swarm", "storage"},
+    "demo": set(PACKAGES) - {"bench"},
+    "server": {"swarm"},
+    "storage": set(),
+    "swarm": set(),
+}
+SHARED_HALF = {"wire", "transport", "dht", "checkpoint", "background", "config", "errors"}
+
+# Library -> the file or folder that alone imports it.
+HOMES = {
+    "hivemind.p2p": "swarm/transport.py",
+    "hivemind.dht": "swarm/dht.py",
+    "bitsandbytes": "server/block_loader.py",
+    "discord": "bot/on_discord/",
+    "nio": "bot/on_matrix/",
+    "sqlalchemy": "storage/",
+    "aiosqlite": "storage/",
+    "alembic": "storage/",
+}
+
+PURE_MODULES = (
+    "swarm/wire/*.py",
+    "swarm/errors.py",
+    "swarm/health.py",
+    "swarm/routing.py",
+    "swarm/sampling.py",
+    "swarm/session.py",
+    "server/placement.py",
+    "server/replay_log.py",
+    "server/scheduler.py",
+    "server/sessions.py",
+    "bot/conversation.py",
+    "bot/pacing.py",
+)
+IO_LIBRARIES = {
+    "aiohttp", "aiosqlite", "asyncio", "discord", "hivemind", "http", "httpx", "huggingface_hub", "nio",
+    "multiprocessing", "os", "pathlib", "requests", "selectors", "shutil", "signal", "socket", "sqlalchemy",
+    "sqlite3", "ssl", "subprocess", "tempfile", "threading", "urllib", "uvloop",
+}  # fmt: skip
+
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 40
+# "path" or "path:function" -> why it is longer. An entry that is no longer needed must go.
+LONGER: dict[str, str] = {}
+
+DRAWERS = {"common", "helper", "helpers", "misc", "shared", "util", "utils"}
+FAMILIES = re.compile(r"llama|bloom|qwen|mistral|falcon|gemma", re.IGNORECASE)
+MAX_MAP_LINES = 100
+
+
+def source_files(root: Path) -> Iterator[tuple[str, ast.Module]]:
+    """Every module of the packages: its path from the root, with slashes, and its syntax tree."""
+    for package in PACKAGES:
+        for file in sorted((root / package).rglob("*.py")):
+            yield file.relative_to(root).as_posix(), ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imported_names(tree: ast.Module) -> Iterator[str]:
+    """Full dotted names of all that a module imports, also inside functions; `from a import b` is `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+def launcher_commands(root: Path) -> list[str]:
+    listed = re.search(r'^commands="([^"]*)"', (root / "murmur").read_text(encoding="utf-8"), re.MULTILINE)
+    return listed[1].split() if listed else []
+
+
+def against_the_arrows(root: Path) -> list[str]:
+    """Imports between packages that no arrow allows."""
+    return [
+        f"{path} imports {name}"
+        for path, tree in source_files(root)
+        for name in imported_names(tree)
+        if (target := name.partition(".")[0]) in PACKAGES
+        if target != (package := path.partition("/")[0]) and target not in MAY_IMPORT[package]
+    ]
+
+
+def servers_use_of_the_client_half(root: Path) -> list[str]:
+    """Imports by `server` of what only a client needs."""
+    return [
+        f"{path} imports {name}"
+        for path, tree in source_files(root)
+        if path.startswith("server/")
+        for name in imported_names(tree)
+        if is_within(name, "swarm") and [*name.split("."), ""][1] not in SHARED_HALF
+    ]
+
+
+def strays_of_io_libraries(root: Path) -> list[str]:
+    """Imports of a library that does I/O outside the one place that owns it. hivemind's own parts are two."""
+    strays = []
+    for path, tree in source_files(root):
+        for name in imported_names(tree):
+            if is_within(name, "hivemind") and path not in (HOMES["hivemind.p2p"], HOMES["hivemind.dht"]):
+                strays.append(f"{path} imports {name}")
+            strays += [
+                f"{path} imports {name}"
+                for library, home in HOMES.items()
+                if is_within(name, library)
+                and not (path == home or (home[-1] == "/" and path.startswith(home)))
+            ]
+    return sorted(set(strays))
+
+
+def io_in_pure_modules(root: Path) -> list[str]:
+    """Imports of I/O libraries, and calls of open() and print(), where only decisions belong."""
+    found = []
+    for path, tree in source_files(root):
+        if not any(Path(path).match(pattern) for pattern in PURE_MODULES):
+            continue
+        found += [f"{path} imports {n}" for n in imported_names(tree) if n.partition(".")[0] in IO_LIBRARIES]
+        calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+        found += [
+            f"{path} calls {f.id}()" for f in calls if isinstance(f, ast.Name) and f.id in {"open", "print"}
+        ]
+    return found
+
+
+def num_lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
+def too_long(root: Path, longer: dict[str, str]) -> list[str]:
+    """Files and functions over the limits without a reason in `longer`, and reasons that are not needed."""
+    found = set()
+    for path, tree in source_files(root):
+        if len((root / path).read_text(encoding="utf-8").splitlines()) > MAX_FILE_LINES:
+            found.add(path)
+        functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+        found |= {f"{path}:{f.name}" for f in functions if num_lines_of(f) > MAX_FUNCTION_LINES}
+    unneeded = [
+        f"{path} is not too long any more: take it off the list" for path in longer if path not in found
+    ]
+    return [f"{path} is too long" for path in sorted(found - longer.keys())] + unneeded
+
+
+def drawers(root: Path) -> list[str]:
+    """Modules and folders named after nothing."""
+    return [path for path, _ in source_files(root) if DRAWERS & set(re.split(r"[/.]|_", path))]
+
+
+def family_names(root: Path) -> list[str]:
+    """Model families named by code (names and strings, not docstrings) outside the adapters."""
+    found = []
+    for path, tree in source_files(root):
+        if path.startswith(("server/", "swarm/")) and not path.startswith("server/adapters/"):
+            words = (word for node in ast.walk(tree) for word in words_of_code(node))
+            found += [f"{path} names {word!r}" for word in words if FAMILIES.search(word)]
+    return found
+
+
+def words_of_code(node: ast.AST) -> Iterator[str]:
+    """The names and strings that one syntax node adds; a docstring adds none."""
+    for field, value in ast.iter_fields(node):
+        if isinstance(value, str) and field != "kind":
+            yield value
+        elif isinstance(value, list) and field == "names":
+            yield from (item for item in value if isinstance(item, str))
+    for child in ast.iter_child_nodes(node):
+        if isinstance(node, ast.Expr) and isinstance(child, ast.Constant):
+            child.value = None  # a docstring: prose, where a family may serve as an example
+
+
+def wrong_in_the_map(root: Path) -> list[str]:
+    """ARCHITECTURE.md: its length, and the paths that it names and that do not exist.
+
+    A path is what stands in backquotes and has a slash or ends in a known suffix.
+    """
+    text = (root / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    num_lines = len(text.splitlines())
+    wrong = [f"ARCHITECTURE.md has {num_lines} lines"] if num_lines > MAX_MAP_LINES else []
+    paths = re.findall(r"`((?:\./)?[\w.-]+(?:/[\w./*-]*|\.(?:py|md|toml)))`", text)
+    return wrong + [
+        f"ARCHITECTURE.md names {path}" for path in paths if not any(root.glob(path.removeprefix("./")))
+    ]
+
+
+def commands_that_the_readme_lacks(root: Path) -> list[str]:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    return [name for name in launcher_commands(root) if name != "help" and f"./murmur {name}" not in text]

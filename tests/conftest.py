@@ -1,0 +1,76 @@
+"""What every test can rely on: no process outlives the run, and a loop can be watched for blocking calls."""
+
+import asyncio
+import os
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+RUN_MARK = "MURMUR_TEST_RUN"
+LAST_EXITS_S = 3.0  # processes whose parent was just killed need a moment to notice
+SLOW_CALLBACK_S = 0.1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip `gpu` tests on a machine without CUDA; torch is imported only if there are such tests."""
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_outlives_the_run() -> Iterator[None]:
+    """Fail the run if a process that a test started, or a descendant of one, is still there at its end.
+
+    Descendants are found by a variable in their environment, so one that lost its parent is found too. What
+    is found is killed: a failed run must not leave a swarm behind. Without /proc (macOS) nothing is checked.
+    """
+    mark = f"{RUN_MARK}={uuid.uuid4().hex}"
+    os.environ[RUN_MARK] = mark.partition("=")[2]
+    yield
+    deadline = time.monotonic() + LAST_EXITS_S
+    while (left := find_marked_processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process_id in left:
+        os.kill(process_id, signal.SIGKILL)
+    assert not left, f"processes outlived the tests: {left}"
+
+
+def find_marked_processes(mark: str) -> dict[int, str]:
+    """The command lines, by process id, of living processes with `mark` in their environment but this one."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() not in (folder / "environ").read_bytes().split(b"\0"):
+                continue
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:  # it ended while we looked, or belongs to somebody else
+            continue
+        # Python's own tracker of shared memory ends with the process that started it: with us.
+        if command and int(folder.name) != os.getpid() and "resource_tracker" not in command:
+            found[int(folder.name)] = command
+    return found
+
+
+@pytest_asyncio.fixture
+async def unblocked_loop(caplog: pytest.LogCaptureFixture) -> AsyncIterator[asyncio.AbstractEventLoop]:
+    """The running loop, in debug mode; fails the test if any callback held the loop for more than 0.1 s."""
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = SLOW_CALLBACK_S
+    yield loop
+    records = caplog.get_records("call")
+    blocked = [
+        record.getMessage() for record in records if record.name == "asyncio" and "Executing" in record.msg
+    ]
+    assert not blocked, f"the loop was blocked: {blocked}"

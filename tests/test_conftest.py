@@ -1,0 +1,76 @@
+"""The fixtures that guard the other tests can fail."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import find_marked_processes
+
+CONFTEST = Path(__file__).with_name("conftest.py")
+
+
+@pytest.fixture
+def marked_orphan() -> Iterator[tuple[str, int]]:
+    """A mark and the id of a process that carries it and lost its parent; the process ends with the test."""
+    mark = f"MURMUR_TEST_ORPHAN={os.getpid()}"
+    child = "import sys; print(1, flush=True); sys.stdin.read()"
+    parent = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True)"
+    )
+    name, _, value = mark.partition("=")
+    with subprocess.Popen(
+        [sys.executable, "-c", parent],
+        env={**os.environ, name: value},
+        stdin=subprocess.PIPE,  # the orphan reads it too: closing it ends the orphan
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = {process.stdout.readline().strip(), process.stdout.readline().strip()}
+        process.wait()
+        yield mark, max(int(line) for line in lines)
+
+
+def test_an_orphan_is_found_by_its_mark(marked_orphan: tuple[str, int]) -> None:
+    mark, process_id = marked_orphan
+    assert list(find_marked_processes(mark)) == [process_id]
+
+
+def run_pytest(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
+    """Run `test` under this project's conftest in a folder of its own."""
+    (folder / "conftest.py").write_text(CONFTEST.read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "test_it.py").write_text(test, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "asyncio_mode=auto",
+        str(folder),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=50, check=False)
+
+
+def test_a_run_that_leaves_a_process_behind_fails(tmp_path: Path) -> None:
+    start = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    done = run_pytest(tmp_path, f"import subprocess, sys\ndef test(): {start}\n")
+    assert done.returncode == 1, done.stdout
+    assert "processes outlived the tests" in done.stdout
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_call_that_blocks_the_loop_fails_its_test(tmp_path: Path, loop: str) -> None:
+    policy = f"import asyncio, pytest, time, {loop}\n"
+    if loop == "uvloop":
+        policy += "@pytest.fixture\ndef event_loop_policy(): return uvloop.EventLoopPolicy()\n"
+    done = run_pytest(tmp_path, policy + "async def test(unblocked_loop): time.sleep(0.15)\n")
+    assert "the loop was blocked" in done.stdout, done.stdout
+    fine = run_pytest(tmp_path, policy + "async def test(unblocked_loop): await asyncio.sleep(0.15)\n")
+    assert fine.returncode == 0, fine.stdout
