@@ -168,21 +168,16 @@ def family_names(root: Path) -> list[str]:
     found = []
     for path, tree in source_files(root):
         if path.startswith(("server/", "swarm/")) and not path.startswith("server/adapters/"):
-            words = (word for node in ast.walk(tree) for word in words_of_code(node))
-            found += [f"{path} names {word!r}" for word in words if FAMILIES.search(word)]
+            found += [f"{path} names {word!r}" for word in words_of_code(tree) if FAMILIES.search(word)]
     return found
 
 
-def words_of_code(node: ast.AST) -> Iterator[str]:
-    """The names and strings that one syntax node adds; a docstring adds none."""
-    for field, value in ast.iter_fields(node):
-        if isinstance(value, str) and field != "kind":
-            yield value
-        elif isinstance(value, list) and field == "names":
-            yield from (item for item in value if isinstance(item, str))
-    for child in ast.iter_child_nodes(node):
-        if isinstance(node, ast.Expr) and isinstance(child, ast.Constant):
-            child.value = None  # a docstring: prose, where a family may serve as an example
+def words_of_code(tree: ast.Module) -> Iterator[str]:
+    """Names and strings, without docstrings: prose may take a family as its example."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if id(node) not in docstrings:
+            yield from (value for _, value in ast.iter_fields(node) if isinstance(value, str))
 
 
 def wrong_in_the_map(root: Path) -> list[str]:
