@@ -1,0 +1,142 @@
+"""Frames on one stream: reads that a hostile peer cannot make grow, writes that a slow peer slows down.
+
+Works on any asyncio reader and writer; transport.py makes them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import torch
+
+from swarm.errors import PeerUnreachable
+from swarm.wire.blocks import PeerId
+from swarm.wire.frames import PREFIX_BYTES, Frame, FrameDecoder, body_bytes, encode_frame
+from swarm.wire.messages import Message
+
+CHUNK_BYTES = 256 << 10
+HALF_FRAME_S = 30.0
+CLOSE_S = 5.0
+MAX_UNSENT_BYTES = 1 << 20
+
+
+class EndOfStream(PeerUnreachable):
+    """The other end closed the stream, or its process ended: on this network both look the same."""
+
+
+class ByteBudget:
+    """How many bytes of unfinished frames one peer may make us hold, over all of its streams."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._freed = asyncio.Event()
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Wait until `size` bytes fit, then count them during the block. One frame alone always fits."""
+        while self._held and self._held + size > self._limit:
+            self._freed.clear()
+            await self._freed.wait()
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+            self._freed.set()
+
+
+class FrameStream:
+    """One stream to or from `remote_id`, the peer's authenticated id. One task reads; any may write."""
+
+    def __init__(
+        self,
+        remote_id: PeerId,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        limit: int,
+        decoder: FrameDecoder,
+        budget: ByteBudget,
+        half_frame_s: float = HALF_FRAME_S,
+    ) -> None:
+        self.remote_id = remote_id
+        self.frames_in = self.frames_out = self.bytes_in = self.bytes_out = 0
+        self._reader = reader
+        self._writer = writer
+        self._limit = limit
+        self._decoder = decoder
+        self._budget = budget
+        self._half_frame_s = half_frame_s
+
+    async def read(self) -> Frame:
+        """Wait for the next frame, for as long as the peer says nothing.
+
+        Raises EndOfStream if the stream ended, BadFrame if the peer broke the wire's rules, and
+        PeerUnreachable if the rest of a frame does not come within `half_frame_s`.
+        """
+        try:
+            size = body_bytes(await self._reader.readexactly(PREFIX_BYTES), self._limit)
+            async with self._budget.hold(size):
+                body = await self._read_body(size)
+        except (asyncio.IncompleteReadError, OSError) as error:
+            raise EndOfStream(f"{self.remote_id} ended the stream", self.remote_id) from error
+        self.frames_in += 1
+        self.bytes_in += PREFIX_BYTES + size
+        return self._decoder.decode(body)
+
+    async def _read_body(self, size: int) -> bytearray:
+        """Grow with what really comes: a peer that only promises 64 MiB must not make us touch them."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._half_frame_s):
+                while len(body) < size:
+                    chunk = await self._reader.read(min(size - len(body), CHUNK_BYTES))
+                    if not chunk:
+                        raise asyncio.IncompleteReadError(b"", size)
+                    body += chunk
+        except TimeoutError as error:
+            raise PeerUnreachable(
+                f"{self.remote_id} stopped in the middle of a frame", self.remote_id
+            ) from error
+        return body
+
+    async def write(self, message: Message, tensors: Sequence[torch.Tensor] = ()) -> None:
+        """Send a frame; wait while the peer is slow. The tensors are free for use when this returns.
+
+        Raises EndOfStream if the stream has ended.
+        """
+        try:
+            self._send(message, tensors)
+            await self._writer.drain()
+        except OSError as error:
+            raise EndOfStream(f"{self.remote_id} ended the stream", self.remote_id) from error
+
+    def write_nowait(self, message: Message) -> bool:
+        """Send a frame unless the peer is slow or gone; tell whether it was sent. For what may be skipped."""
+        transport = self._writer.transport
+        if transport.is_closing() or transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            return False
+        self._send(message, ())
+        return True
+
+    def _send(self, message: Message, tensors: Sequence[torch.Tensor]) -> None:
+        # One copy: the loop may keep what it cannot send yet, and the caller overwrites its tensors.
+        raw = b"".join(encode_frame(message, tensors))
+        if self._writer.transport.is_closing():
+            raise ConnectionResetError("the stream is closed")
+        self._writer.write(raw)
+        self.frames_out += 1
+        self.bytes_out += len(raw)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the stream was closed by us, or found broken."""
+        return self._writer.transport.is_closing()
+
+    def close(self) -> None:
+        """End the stream. What was written still goes out, for CLOSE_S at most. Idempotent."""
+        transport = self._writer.transport
+        if not transport.is_closing():
+            self._writer.close()
+            asyncio.get_running_loop().call_later(CLOSE_S, transport.abort)

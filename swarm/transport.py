@@ -1,0 +1,283 @@
+"""Streams between peers: libp2p through hivemind's P2P. The only file that imports it.
+
+What goes over the streams is streams.py's; what a peer says about itself in the DHT is dht.py's. Errors of
+hivemind, of libp2p's daemon (p2pd) and of sockets are translated here and leave as ours.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from hivemind.p2p import P2P, P2PDaemonError, PeerID
+from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
+from hivemind.utils.multiaddr import Multiaddr
+
+from swarm.background import finish
+from swarm.errors import ConfigError, PeerUnreachable
+from swarm.identity import Identity, holding, load_identity, temporary_identity
+from swarm.listening import check_host_maddrs, sentence_of_p2pd
+from swarm.streams import ByteBudget, EndOfStream, FrameStream
+from swarm.wire.blocks import PeerId
+from swarm.wire.frames import BadFrame, FrameDecoder
+from swarm.wire.messages import SessionError
+
+__all__ = ["EndOfStream", "FrameStream", "Handler", "Transport", "native_id", "open_transport"]
+
+logger = logging.getLogger(__name__)
+
+MAX_STREAMS_PER_PEER = 256
+MAX_STREAMS = 4096
+MAX_BYTES_PER_PEER = 128 << 20
+MAX_P2PD_FILES = 16_384
+START_S = 20.0
+STOP_S = 5.0
+GUARD = Path(__file__).with_name("p2pd_guard.py")
+
+Handler = Callable[[FrameStream], Awaitable[None]]
+
+
+class Transport:
+    """Our place in the network: a peer id, addresses, streams in and streams out. See `open_transport`."""
+
+    def __init__(self, p2p: P2P, identity: Identity) -> None:
+        self.p2p = p2p
+        self.identity = identity
+        self.peer_id = identity.peer_id
+        self.addresses: tuple[str, ...] = ()
+        self.num_refused = 0
+        self._handlers: set[asyncio.Task[Any]] = set()
+        self._num_incoming: Counter[PeerId] = Counter()
+        self._budgets: dict[PeerId, ByteBudget] = {}
+
+    async def refresh_addresses(self) -> tuple[str, ...]:
+        """Ask where we are reached now, with `/p2p/` and our id; relays come and go. () if nowhere."""
+        _, maddrs = await self.p2p._client.identify()
+        self.addresses = tuple(f"{maddr}/p2p/{self.peer_id}" for maddr in maddrs)
+        return self.addresses
+
+    async def connect(self, peer_id: PeerId, addresses: Sequence[str] = ()) -> None:
+        """Make sure that there is a connection. Raises PeerUnreachable. At once if there is one already."""
+        if peer_id == self.peer_id:
+            raise PeerUnreachable("a peer cannot dial itself", peer_id)
+        maddrs = [maddr for address in addresses if (maddr := _dialable(address, peer_id))]
+        try:
+            await self.p2p._client.connect(native_id(peer_id), maddrs)
+        except (P2PDaemonError, OSError, EOFError, ValueError) as error:
+            raise PeerUnreachable(f"cannot reach {peer_id}: {_first_line(error)}", peer_id) from error
+
+    async def open_stream(
+        self,
+        peer_id: PeerId,
+        protocol: str,
+        addresses: Sequence[str] = (),
+        *,
+        limit: int,
+        decoder: FrameDecoder,
+    ) -> FrameStream:
+        """Open a stream, dialling `addresses` first. Frames to us may take `limit` bytes.
+
+        Raises PeerUnreachable if the peer cannot be dialled or does not speak `protocol`.
+        """
+        if addresses or peer_id == self.peer_id:
+            await self.connect(peer_id, addresses)
+        try:
+            _, reader, writer = await self.p2p.call_binary_stream_handler(native_id(peer_id), protocol)
+        except (P2PDaemonError, OSError, EOFError, ValueError) as error:
+            raise PeerUnreachable(
+                f"no {protocol} stream to {peer_id}: {_first_line(error)}", peer_id
+            ) from error
+        budget = ByteBudget(MAX_BYTES_PER_PEER)
+        return FrameStream(peer_id, reader, writer, limit=limit, decoder=decoder, budget=budget)
+
+    async def serve(self, protocol: str, handler: Handler, *, limit: int, decoder: FrameDecoder) -> None:
+        """Call `handler` with every stream that a peer opens; the stream is closed when it returns.
+
+        A peer may hold MAX_STREAMS_PER_PEER streams; one more is told `busy` and closed. What a handler
+        raises ends its own stream alone.
+        """
+
+        async def accept(
+            info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            peer_id = PeerId(info.peer_id.to_base58())
+            budget = self._budgets.setdefault(peer_id, ByteBudget(MAX_BYTES_PER_PEER))
+            stream = FrameStream(peer_id, reader, writer, limit=limit, decoder=decoder, budget=budget)
+            await self._handle(protocol, handler, stream)
+
+        await self.p2p.add_binary_stream_handler(protocol, accept)
+
+    async def _handle(self, protocol: str, handler: Handler, stream: FrameStream) -> None:
+        """The top of a stream's task, which hivemind started: nothing escapes, not even a cancellation."""
+        task, peer_id = asyncio.current_task(), stream.remote_id
+        assert task is not None
+        self._handlers.add(task)
+        self._num_incoming[peer_id] += 1
+        try:
+            if self._num_incoming[peer_id] > MAX_STREAMS_PER_PEER or len(self._handlers) > MAX_STREAMS:
+                self.num_refused += 1
+                stream.write_nowait(_refusal("busy", "too many open streams"))
+            else:
+                await _handled(protocol, handler, stream)
+        except asyncio.CancelledError:
+            logger.debug("stream of %s cancelled", peer_id)
+        finally:
+            stream.close()
+            self._handlers.discard(task)
+            self._num_incoming[peer_id] -= 1
+            if not self._num_incoming[peer_id]:
+                del self._num_incoming[peer_id]
+                self._budgets.pop(peer_id, None)
+
+    async def _stop(self) -> None:
+        for task in self._handlers:
+            task.cancel()
+        if self._handlers:
+            await asyncio.wait(self._handlers, timeout=STOP_S)
+        await self.p2p.shutdown()
+
+
+@asynccontextmanager
+async def open_transport(
+    identity: Identity | Path | None = None,
+    *,
+    initial_peers: Sequence[str] = (),
+    host_maddrs: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
+    announce_maddrs: Sequence[str] = (),
+    use_relay: bool = True,
+    client_only: bool = False,
+) -> AsyncIterator[Transport]:
+    """Start p2pd and join libp2p's network; both end with the block.
+
+    Without `identity` a new one is used and forgotten. A `client_only` peer listens nowhere: it dials others
+    and cannot be dialled. Raises ConfigError with a sentence if the machine or an argument is the reason.
+    """
+    async with AsyncExitStack() as stack:
+        if identity is None:
+            identity = stack.enter_context(temporary_identity())
+        elif isinstance(identity, Path):
+            identity = load_identity(identity)
+        stack.enter_context(holding(identity))
+        host_maddrs = () if client_only else host_maddrs
+        check_host_maddrs(host_maddrs)
+        arguments: dict[str, Any] = {
+            "identity_path": str(identity.path),
+            "initial_peers": [_peer_address(maddr) for maddr in initial_peers],
+            "host_maddrs": list(host_maddrs),
+            "announce_maddrs": [str(_parsed(maddr)) for maddr in announce_maddrs] or None,
+            "use_relay": use_relay,
+            "use_auto_relay": use_relay and not client_only and bool(initial_peers),
+            "no_listen": client_only,
+            "dht_mode": "client" if client_only else "server",
+        }
+        transport = Transport(await _started(stack, arguments), identity)
+        stack.push_async_callback(_stopped, transport)
+        await transport.refresh_addresses()
+        yield transport
+
+
+async def _stopped(transport: Transport) -> None:
+    await finish(transport._stop(), within_s=2 * STOP_S)
+
+
+class _Guarded(P2P):  # type: ignore[misc]
+    """P2P whose daemon is started through p2pd_guard.py."""
+
+    @staticmethod
+    def _make_process_args(*args: Any, **kwargs: Any) -> list[str]:
+        guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(MAX_P2PD_FILES)]
+        return [*guard, *P2P._make_process_args(*args, **kwargs)]
+
+
+async def _started(stack: AsyncExitStack, arguments: dict[str, Any]) -> P2P:
+    """Start p2pd. A cancellation waits for it, so that there is something to end."""
+    _calm_hivemind()
+    created: list[P2P] = []
+
+    async def create() -> None:
+        created.append(await _Guarded.create(nat_port_map=False, check_if_identity_free=False, **arguments))
+
+    try:
+        await finish(create(), within_s=START_S)
+    except (P2PDaemonError, TimeoutError, ValueError, OSError) as error:
+        raise ConfigError(sentence_of_p2pd(str(error), arguments["initial_peers"])) from error
+    except BaseException:
+        for p2p in created:
+            await p2p.shutdown()
+        raise
+    return created[0]
+
+
+async def _handled(protocol: str, handler: Handler, stream: FrameStream) -> None:
+    try:
+        await handler(stream)
+    except BadFrame as error:
+        logger.info("%s broke the rules of %s: %s", stream.remote_id, protocol, error)
+        stream.write_nowait(
+            _refusal("unsupported" if error.code == "unsupported" else "bad_message", str(error))
+        )
+    except PeerUnreachable as error:
+        logger.debug("%s: %s", protocol, error)
+    except Exception:
+        logger.exception("the handler of %s failed", protocol)
+        stream.write_nowait(_refusal("internal", "internal error"))
+
+
+def _refusal(code: Any, message: str) -> SessionError:
+    return SessionError(session=bytes(16), epoch=0, code=code, message=message[:500], retry_after_ms=1000)
+
+
+def _dialable(address: str, peer_id: PeerId) -> Multiaddr | None:
+    """`address` without the `/p2p/` of `peer_id` at its end; None if it is no address."""
+    try:
+        return Multiaddr(address.removesuffix(f"/p2p/{peer_id}"))
+    except Exception:  # noqa: BLE001 - the parser raises what it meets: KeyError, struct.error, ...
+        return None
+
+
+def native_id(peer_id: PeerId) -> PeerID:
+    """`peer_id` as hivemind writes it."""
+    return PeerID.from_base58(peer_id)
+
+
+def _peer_address(address: str) -> str:
+    maddr, _, peer_id = str(_parsed(address)).rpartition("/p2p/")
+    if not maddr or "/" in peer_id:
+        raise ConfigError(
+            f"{address!r} names no peer: the address of an initial peer ends in /p2p/12D3Koo..."
+        )
+    return address
+
+
+def _parsed(maddr: str) -> Multiaddr:
+    try:
+        return Multiaddr(maddr)
+    except Exception as error:
+        raise ConfigError(
+            f"{maddr!r} is no multiaddress; one looks like /ip4/203.0.113.7/tcp/31337/p2p/12D3Koo..."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return re.sub(r"^Connect failed\. msg=", "", str(error)).partition("\n")[0][:200] or type(error).__name__
+
+
+class _Calm(logging.Handler):
+    """hivemind's own words: errors become one line of ours without a traceback, the rest is for debugging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = logging.WARNING if record.levelno >= logging.ERROR else logging.DEBUG
+        logger.log(level, "hivemind: %s", record.getMessage())
+
+
+def _calm_hivemind() -> None:
+    theirs = logging.getLogger("hivemind")
+    if not any(isinstance(handler, _Calm) for handler in theirs.handlers):
+        theirs.handlers[:] = [_Calm()]
+        theirs.propagate = False

@@ -1,0 +1,266 @@
+"""Streams over real p2pd processes: authenticated, bounded, and every failure is one of our errors."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swarm.errors import ConfigError, PeerUnreachable
+from swarm.streams import EndOfStream, FrameStream
+from swarm.transport import MAX_STREAMS_PER_PEER, Transport, open_transport
+from swarm.wire.blocks import PeerId
+from swarm.wire.frames import FROM_CHAIN, FROM_SERVER
+from swarm.wire.keys import peer_id_of
+from swarm.wire.messages import Pages, SessionError
+
+ECHO = "/murmur/echo/1"
+LIMIT = 4 << 20
+NOBODY = peer_id_of(bytes(32))
+
+
+async def echo(stream: FrameStream) -> None:
+    while True:
+        frame = await stream.read()
+        await stream.write(frame.message, frame.tensors)
+
+
+@asynccontextmanager
+async def two(handler: Any = echo) -> AsyncIterator[tuple[Transport, Transport]]:
+    """A server with `handler`, and a client that listens nowhere."""
+    async with open_transport() as server, open_transport(client_only=True) as client:
+        await server.serve(ECHO, handler, limit=LIMIT, decoder=FROM_CHAIN)
+        yield server, client
+
+
+async def dial(client: Transport, server: Transport) -> FrameStream:
+    return await client.open_stream(server.peer_id, ECHO, server.addresses, limit=LIMIT, decoder=FROM_CHAIN)
+
+
+async def test_frames_and_tensors_come_back_as_they_were() -> None:
+    async with two() as (server, client):
+        stream = await dial(client, server)
+        for size in (0, 1, 100_000, 500_000):
+            sent = torch.randn(size)
+            await stream.write(Pages(block=1, offset=size, last=False), (sent,))
+            frame = await stream.read()
+            assert torch.equal(frame.tensors[0], sent)
+        assert stream.frames_in == stream.frames_out == 4
+        assert stream.bytes_in == stream.bytes_out > 2_400_000
+
+
+async def test_each_end_knows_the_other_ones_authenticated_id() -> None:
+    seen: list[PeerId] = []
+
+    async def note(stream: FrameStream) -> None:
+        seen.append(stream.remote_id)
+        await echo(stream)
+
+    async with two(note) as (server, client):
+        stream = await dial(client, server)
+        assert stream.remote_id == server.peer_id
+        await stream.write(Pages(block=0, offset=0, last=True))
+        await stream.read()
+        assert seen == [client.peer_id]
+
+
+async def test_a_connected_peer_that_listens_nowhere_can_be_called_back() -> None:
+    async with two() as (server, client):
+        assert client.addresses == ()
+        await client.serve(ECHO, echo, limit=LIMIT, decoder=FROM_CHAIN)
+        await client.connect(server.peer_id, server.addresses)
+        stream = await server.open_stream(client.peer_id, ECHO, limit=LIMIT, decoder=FROM_CHAIN)
+        await stream.write(Pages(block=0, offset=0, last=True))
+        assert (await stream.read()).message == Pages(block=0, offset=0, last=True)
+
+
+async def test_bad_bytes_end_their_own_stream_with_a_structured_error() -> None:
+    async with two() as (server, client):
+        good = await dial(client, server)
+        bad = await dial(client, server)
+        bad._writer.write(b"\xff\xff\xff\xff never mind")
+        message = (await bad.read()).message
+        assert isinstance(message, SessionError)
+        assert message.code == "bad_message"
+        with pytest.raises(EndOfStream):
+            await bad.read()
+        await good.write(Pages(block=0, offset=0, last=True))
+        await good.read()
+
+
+async def test_a_handler_that_fails_ends_its_own_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(stream: FrameStream) -> None:
+        await stream.read()
+        raise ZeroDivisionError("secret details")
+
+    async with two(fail) as (server, client):
+        stream = await dial(client, server)
+        await stream.write(Pages(block=0, offset=0, last=True))
+        message = (await stream.read()).message
+        assert isinstance(message, SessionError)
+        assert (message.code, message.message) == ("internal", "internal error")
+        assert not (await dial(client, server)).is_closing
+    assert [record.name for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "swarm.transport"
+    ]
+
+
+async def test_a_stream_too_many_is_refused_with_busy_and_others_go_on() -> None:
+    async with two() as (server, client):
+        streams = [await dial(client, server) for _ in range(MAX_STREAMS_PER_PEER)]
+        for stream in streams:  # an answer shows that it was counted
+            await stream.write(Pages(block=0, offset=0, last=True))
+        for stream in streams:
+            await stream.read()
+        refused = await dial(client, server)
+        message = (await refused.read()).message
+        assert isinstance(message, SessionError)
+        assert message.code == "busy"
+        assert server.num_refused == 1
+        streams[0].close()
+        await streams[1].write(Pages(block=0, offset=0, last=True))
+        await streams[1].read()
+
+
+async def test_a_peer_that_cannot_be_dialled_is_unreachable() -> None:
+    async with two() as (server, client):
+        for peer_id, addresses in [
+            (NOBODY, ()),
+            (NOBODY, ("/ip4/127.0.0.1/tcp/1",)),
+            (NOBODY, server.addresses),  # somebody else lives there
+            (NOBODY, ("rubbish", "/ip4/300.1.1.1/tcp/5", "/dns4")),
+            (client.peer_id, client.addresses),
+        ]:
+            with pytest.raises(PeerUnreachable):
+                await client.open_stream(peer_id, ECHO, addresses, limit=LIMIT, decoder=FROM_SERVER)
+        with pytest.raises(PeerUnreachable, match="no /murmur/other/1 stream"):
+            await client.open_stream(
+                server.peer_id, "/murmur/other/1", server.addresses, limit=LIMIT, decoder=FROM_SERVER
+            )
+
+
+async def test_closing_a_transport_ends_its_handlers_and_its_peers_streams() -> None:
+    ended = asyncio.Event()
+
+    async def wait(stream: FrameStream) -> None:
+        await stream.write(Pages(block=0, offset=0, last=True))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with open_transport(client_only=True) as client:
+        async with open_transport() as server:
+            await server.serve(ECHO, wait, limit=LIMIT, decoder=FROM_CHAIN)
+            stream = await dial(client, server)
+            await stream.read()
+        assert ended.is_set()
+        async with asyncio.timeout(5):
+            with pytest.raises(EndOfStream):
+                await stream.read()
+
+
+CHILD = """
+import asyncio, sys
+from swarm.transport import open_transport
+async def main():
+    async with open_transport() as transport:
+        print(transport.addresses[0], transport.p2p._child.pid, flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def child() -> AsyncIterator[tuple[asyncio.subprocess.Process, str, int]]:
+    """Another process with a transport: its address, and the process id of its p2pd."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        address, p2pd = (await process.stdout.readline()).decode().split()
+        yield process, address, int(p2pd)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere p2pd needs a second to notice")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_p2pd_ends_with_its_parent_however_that_ends(number: signal.Signals) -> None:
+    async with child() as (process, _, p2pd):
+        assert is_alive(p2pd)
+        process.send_signal(number)
+        async with asyncio.timeout(2):
+            await process.wait()
+            while is_alive(p2pd):
+                await asyncio.sleep(0.01)
+
+
+async def test_ctrl_c_reaches_us_before_p2pd_is_gone() -> None:
+    async with child() as (process, _, p2pd):
+        assert os.getpgid(p2pd) != os.getpgid(process.pid)
+
+
+async def test_a_taken_port_is_one_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} is in use"):
+            async with open_transport(host_maddrs=(f"/ip4/127.0.0.1/tcp/{port}",)):
+                pass
+
+
+async def test_a_port_that_another_peer_uses_is_taken_although_libp2p_would_share_it() -> None:
+    async with open_transport() as first:
+        host = first.addresses[0].partition("/p2p/")[0]
+        with pytest.raises(ConfigError, match="is in use"):
+            async with open_transport(host_maddrs=(host,)):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"host_maddrs": ("/ip4/203.0.113.9/tcp/0",)}, "not an address of this machine"),
+        ({"host_maddrs": ("rubbish",)}, "no address to listen at"),
+        ({"host_maddrs": ("/ip4/127.0.0.1/tcp/99999",)}, "no address to listen at"),
+        ({"announce_maddrs": ("rubbish",)}, "no multiaddress"),
+        ({"announce_maddrs": ("/ip4/127.0.0.1/tcp/0",)}, "not 0"),
+        ({"initial_peers": ("rubbish",)}, "no multiaddress"),
+        ({"initial_peers": ("/ip4/127.0.0.1/tcp/1",)}, "names no peer"),
+        ({"initial_peers": (f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}",)}, "none of the initial peers answers"),
+    ],
+)
+async def test_every_mistake_in_an_option_is_one_sentence(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        async with open_transport(**options):
+            pass
+    assert "\n" not in str(caught.value)
+
+
+async def test_hivemind_says_nothing_on_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    async with two() as (_, client):
+        with pytest.raises(PeerUnreachable):
+            await client.connect(NOBODY, ("/ip4/127.0.0.1/tcp/1",))
+    logging.getLogger("hivemind.p2p").error("trouble", exc_info=ValueError("inside"))
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "") or "Traceback" not in out + err
