@@ -1,17 +1,17 @@
 """Everything that can go wrong in a swarm, by whose fault it is.
 
-    MurmurError                     has a sentence for the person who sees it
-    |- ConfigError                  a mistake in a command, a file or the machine: exit code 2
-    `- SwarmError
-       |- NoRouteError              some blocks have no server; names them
-       |- ContextTooLong            the model's or the server's limit on positions
-       |- SessionLost               fenced by a newer holder, or the lease ended
-       |- LocalProtocolError        our own caller asked for something illegal
-       |- SwarmTimeout              nothing answered before the deadline
-       `- PeerError                 has `peer_id`: blame, then re-route
-          |- PeerUnreachable        cannot be dialled, or its stream ended
-          |- PeerBusy               has `retry_after_s`; never blamed
-          `- RemoteProtocolError    broke the rules; has a code
+MurmurError                     has a sentence for the person who sees it
+|- ConfigError                  a mistake in a command, a file or the machine: exit code 2
+`- SwarmError
+   |- NoRouteError              some blocks have no server; names them
+   |- ContextTooLong            the model's or the server's limit on positions
+   |- SessionLost               fenced by a newer holder, or the lease ended
+   |- LocalProtocolError        our own caller asked for something illegal
+   |- SwarmTimeout              nothing answered before the deadline
+   `- PeerError                 has `peer_id`: blame, then re-route
+      |- PeerUnreachable        cannot be dialled, or its stream ended
+      |- PeerBusy               has `retry_after_s`; never blamed
+      `- RemoteProtocolError    broke the rules; has a code
 """
 
 from swarm.wire.blocks import PeerId

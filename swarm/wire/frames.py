@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import msgspec
 import torch
 
-from swarm.wire.messages import VERSION, Message, OnChain, ToClient, ToServer
+from swarm.wire.bounds import VERSION
+from swarm.wire.messages import Message, OnChain, ToClient, ToServer
 from swarm.wire.tensors import spec_of, split_tensors, to_bytes
 
 PREFIX_BYTES = 4
@@ -70,7 +71,9 @@ class FrameDecoder:
         """Raises BadFrame; its code is `unsupported` for a version or kind that we do not speak."""
         version, header_bytes = _BODY_HEAD.unpack_from(body)
         if version != VERSION:
-            raise BadFrame(f"this peer speaks version {version} of the wire, we speak {VERSION}", "unsupported")
+            raise BadFrame(
+                f"this peer speaks version {version} of the wire, we speak {VERSION}", "unsupported"
+            )
         header_end = _BODY_HEAD.size + header_bytes
         if header_end > len(body):
             raise BadFrame("the header is longer than its frame")

@@ -11,43 +11,27 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from swarm.wire.bounds import (
+    MAX_STAGES,
+    Address,
+    Attempt,
+    BlockIndex,
+    Counter,
+    Epoch,
+    ErrorCode,
+    Fingerprint,
+    Millis,
+    Peer,
+    Position,
+    Seq,
+    Session,
+    Slot,
+    Stage,
+    Tag,
+    Text,
+    Tokens,
+)
 from swarm.wire.tensors import TensorSpec
-
-VERSION = 1
-MAX_STEP_TOKENS = 4096
-MAX_STAGES = 256
-MAX_POSITION = 2**24
-
-ErrorCode = Literal[
-    "busy",
-    "draining",
-    "unknown_session",
-    "expired",
-    "fenced",
-    "gap",
-    "too_long",
-    "unauthorised",
-    "wrong_model",
-    "unsupported",
-    "bad_message",
-    "internal",
-]
-
-Peer = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[1-9A-HJ-NP-Za-km-z]+$")]
-Session = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Epoch = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Seq = Annotated[int, Meta(ge=0, le=2**48)]
-Attempt = Annotated[int, Meta(ge=0, le=2**32)]
-Position = Annotated[int, Meta(ge=0, le=MAX_POSITION)]
-Tag = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Stage = Annotated[int, Meta(ge=0, lt=MAX_STAGES)]
-BlockIndex = Annotated[int, Meta(ge=0, le=65_535)]
-Tokens = Annotated[int, Meta(ge=0, le=MAX_STEP_TOKENS)]
-Text = Annotated[str, Meta(max_length=500)]
-Millis = Annotated[int, Meta(ge=0, le=3_600_000)]
-Counter = Annotated[int, Meta(ge=0, le=2**53)]
-Address = Annotated[str, Meta(max_length=300)]
-Fingerprint = Annotated[str, Meta(min_length=8, max_length=64)]
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="kind"):
@@ -60,7 +44,6 @@ class ForkOf(msgspec.Struct, frozen=True):
     """The parent of a forked session: what of it the child shares."""
 
     session: Session
-    epoch: Epoch
     position: Position
     tag: Tag
 
@@ -70,6 +53,7 @@ class NextHop(msgspec.Struct, frozen=True):
 
     peer: Peer
     addresses: Annotated[tuple[Address, ...], Meta(max_length=8)] = ()
+    slot: Slot = 0
 
 
 # --- control, client -> server ------------------------------------------------------------------
@@ -86,6 +70,7 @@ class Bind(Message, frozen=True, tag="bind", kw_only=True):
     session: Session
     epoch: Epoch
     stage: Stage
+    slot: Slot = 0
     num_stages: Annotated[int, Meta(ge=1, le=MAX_STAGES)]
     start: BlockIndex
     end: BlockIndex
@@ -104,6 +89,7 @@ class StartReplay(Message, frozen=True, tag="start_replay", kw_only=True):
 
     session: Session
     epoch: Epoch
+    slot: Slot = 0
     start: Position
     start_tag: Tag
     end: Position
@@ -116,8 +102,10 @@ class WantCredit(Message, frozen=True, tag="want_credit", kw_only=True):
 
     session: Session
     epoch: Epoch
+    slot: Slot = 0
     position: Position
     wait_ms: Millis
+    attempt: Attempt = 0
 
 
 class Close(Message, frozen=True, tag="close", kw_only=True):
@@ -137,6 +125,7 @@ class CopyPages(Message, frozen=True, tag="copy_pages", kw_only=True):
 
     session: Session
     epoch: Epoch
+    slot: Slot = 0
     position: Position
     tag: Tag
     to: NextHop
@@ -203,6 +192,7 @@ class SessionProgress(msgspec.Struct, frozen=True, array_like=True):
 
     session: Session
     epoch: Epoch
+    stage: Stage
     executed_seq: Annotated[int, Meta(ge=-1, le=2**48)]
     credit: Position
 
@@ -247,6 +237,7 @@ class Hello(Message, frozen=True, tag="hello", kw_only=True):
     session: Session
     epoch: Epoch
     stage: Stage
+    slot: Slot = 0
     direction: Literal["input", "output"] = "input"
 
 

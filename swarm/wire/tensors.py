@@ -42,7 +42,8 @@ def spec_of(tensor: torch.Tensor) -> TensorSpec:
 def to_bytes(tensor: torch.Tensor) -> memoryview:
     """Bytes of `tensor`; no copy if it is a contiguous CPU tensor."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    raw: memoryview = flat.view(torch.uint8).numpy().data
+    return raw
 
 
 def from_bytes(spec: TensorSpec, raw: memoryview) -> torch.Tensor:

@@ -1,0 +1,313 @@
+"""The hop's side of the session protocol (docs/protocol.md): a state machine without I/O.
+
+Frames and completed computations go in, effects come out; whoever drives the machine carries them out.
+One machine is one session on one hop. Three contents matter and must not be confused:
+
+- `done`: what the KV cache holds, as boundaries (position, tag);
+- `planned`: what it will hold once every accepted step has run;
+- the log: what was sent down the chain, from which a lost successor can be fed again.
+
+Steps of a session run one after the other. A step writes at its own position, so a rollback needs no
+command of its own, and a computation that a newer epoch made stale does no harm: it wrote above what
+the new epoch holds, and everything above is written again before it is read.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from server.replay_log import LogBudget, Payload, ReplayLog, replayed_steps
+from server.session_effects import Counters, Effect, Execute, Link, SendNext, SessionKey, Tell
+from swarm.wire.blocks import PeerId, Span
+from swarm.wire.bounds import ErrorCode
+from swarm.wire.messages import (
+    Bind,
+    BindAck,
+    Message,
+    NextHop,
+    Ready,
+    SessionError,
+    StartReplay,
+    StateStep,
+    Step,
+    StepResult,
+)
+from swarm.wire.tags import Boundaries, unpack_boundaries
+
+MAX_WAITING_STEPS = 64
+BUSY_RETRY_MS = 200
+
+
+@dataclass(slots=True)
+class _Work:
+    """An accepted step, or a replayed part of the history, waiting or running."""
+
+    message: Step | StateStep
+    payload: Payload
+
+
+@dataclass(slots=True)
+class HopSession:
+    """One session on one hop.
+
+    `room(position)` grants KV room for `[0, position)` if there is some and returns the highest position
+    granted so far: bookkeeping with integers, the only thing that is asked back.
+    """
+
+    key: SessionKey
+    span: Span
+    log: ReplayLog
+    room: Callable[[int], int]
+    epoch: int = -1
+    stage: int = 0
+    num_stages: int = 1
+    previous: PeerId | None = None
+    next: NextHop | None = None
+    commit: int = 0
+    credit: int = 0
+    executed_seq: int = -1
+    counters: Counters = field(default_factory=Counters)
+    _done: Boundaries = field(default_factory=Boundaries)
+    _planned: Boundaries = field(default_factory=Boundaries)
+    _waiting: deque[_Work] = field(default_factory=deque)
+    _running: _Work | None = None
+    _last_seq: int = -1
+    _refused_attempt: int = -1
+    _owes_ready: bool = False
+
+    # --- what others may ask -----------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Tokens that the KV cache holds for certain."""
+        return self._done.length
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing runs or waits."""
+        return self._running is None and not self._waiting
+
+    def can_fork(self, position: int, tag: int) -> bool:
+        """Tell whether a child may share `[0, position)`.
+
+        Only a position whose tag we know will do: the order came on another stream than the steps, and a
+        rollback of the parent may have overtaken it.
+        """
+        return self._done.tag_at(position) == tag
+
+    def fork(self, key: SessionKey, position: int, tag: int, room: Callable[[int], int]) -> "HopSession":
+        """A child that shares `[0, position)`; the caller has asked `can_fork` and forks the KV cache."""
+        child = HopSession(key, self.span, self.log.fork(position), room)
+        child._done = self._done.copy()
+        child._done.truncate(position, tag)
+        return child
+
+    # --- binding ---------------------------------------------------------------------------------------
+
+    def bind(self, bind: Bind) -> list[Effect]:
+        """Obey a BIND of a higher epoch; the caller has checked the epoch. Raises ValueError if malformed."""
+        theirs = unpack_boundaries(bind.positions, bind.tags)
+        self.epoch, self.stage, self.num_stages = bind.epoch, bind.stage, bind.num_stages
+        self.previous, self.next, self.commit = PeerId(bind.previous), bind.next, bind.commit
+        self.executed_seq = self._last_seq = self._refused_attempt = -1
+        self._waiting.clear()
+        position, tag = self._done.longest_match(theirs)
+        self._done.truncate(position, tag)
+        self.log.truncate(position)
+        self._planned = self._done.copy()
+        self._owes_ready = position < self.commit
+        return [Link(self.epoch, self.next)]
+
+    def linked(self, epoch: int, *, is_linked: bool) -> list[Effect]:
+        """The connection to the successor stands, or cannot be had: acknowledge the bind."""
+        if epoch != self.epoch:
+            return []
+        ack = BindAck(
+            session=self.key.session,
+            epoch=self.epoch,
+            stage=self.stage,
+            position=self._done.length,
+            tag=self._done.tag,
+            log_from=min(self.log.start, self._done.length),
+            credit=self.credit,
+            linked=is_linked,
+        )
+        return [Tell(ack)]
+
+    def drop_cache(self) -> None:
+        """The KV cache was given up to make room: the next step finds a gap, and the client replays."""
+        self._done = Boundaries()
+        self._planned = Boundaries()
+
+    # --- the chain ------------------------------------------------------------------------------------
+
+    def on_step(self, step: Step, payload: Payload, *, is_blocked: bool = False) -> list[Effect]:
+        """Accept, drop or refuse a step; `is_blocked` says that the outgoing queue is full."""
+        if step.epoch != self.epoch or step.seq <= self._last_seq:
+            self.counters.stale_frames += 1
+            return []
+        has_gap = step.seq != self._last_seq + 1
+        self._last_seq = step.seq
+        if step.attempt <= self._refused_attempt:
+            self.counters.stale_frames += 1
+            return []
+        if has_gap or not self._planned.allows(step.position, step.base_tag):
+            return self._refuse(step, "gap", "the step does not continue what this hop holds")
+        if is_blocked or len(self._waiting) >= MAX_WAITING_STEPS:
+            return self._refuse(step, "busy", "the next server does not keep up", BUSY_RETRY_MS)
+        end = step.position + step.num_tokens
+        if not self._has_room(end):
+            return self._refuse(step, "busy", "no KV room left for this session", BUSY_RETRY_MS)
+        self.commit = step.commit
+        return self._accept(step, payload)
+
+    def on_state_step(self, step: StateStep, payload: Payload) -> list[Effect]:
+        """Accept a replayed part of the history."""
+        if step.epoch != self.epoch:
+            self.counters.stale_frames += 1
+            return []
+        if not self._planned.allows(step.position, step.base_tag):
+            return self._refuse(step, "gap", "the replay does not continue what this hop holds")
+        if not self._has_room(step.position + step.num_tokens):
+            return self._refuse(step, "busy", "no KV room left for this session", BUSY_RETRY_MS)
+        return self._accept(step, payload)
+
+    def executed(self, output: Payload) -> list[Effect]:
+        """The running computation is finished: note it, pass its output on, start the next."""
+        work, self._running = self._running, None
+        assert work is not None, "executed() without a running step"
+        effects: list[Effect] = []
+        if work.message.epoch == self.epoch:
+            effects = self._finish(work.message, output)
+        return effects + self._start()
+
+    def failed(self, reason: str) -> list[Effect]:
+        """The running computation failed: the cache below its position is as it was."""
+        work, self._running = self._running, None
+        assert work is not None, "failed() without a running step"
+        if work.message.epoch != self.epoch:
+            return self._start()
+        self._waiting.clear()
+        self._planned = self._done.copy()
+        return self._refuse(work.message, "internal", reason)
+
+    def overflowed(self, message: Message) -> list[Effect]:
+        """The outgoing queue had no room for `message`: the client tries again, we stay ahead."""
+        if not isinstance(message, Step) or message.epoch != self.epoch:
+            return []
+        return self._refuse(message, "busy", "the next server does not keep up", BUSY_RETRY_MS)
+
+    def link_lost(self, epoch: int) -> list[Effect]:
+        """The successor's stream ended: the client must bind the route anew."""
+        if epoch != self.epoch:
+            return []
+        return [Tell(self._error("internal", "the link to the next server broke"))]
+
+    def replay(self, order: StartReplay) -> list[Effect]:
+        """Send the logged `[start, end)` to the successor."""
+        if order.epoch != self.epoch:
+            self.counters.stale_frames += 1
+            return []
+        if not self.log.covers(order.start, order.end):
+            return [Tell(self._error("gap", "the log no longer covers what was asked for"))]
+        steps = replayed_steps(order, self.log, self._done.tag_at)
+        return [SendNext(self.epoch, step, payload) for step, payload in steps]
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    def _has_room(self, end: int) -> bool:
+        if end > self.credit:
+            self.credit = max(self.credit, self.room(end))
+        return end <= self.credit
+
+    def _accept(self, message: Step | StateStep, payload: Payload) -> list[Effect]:
+        self._planned.truncate(message.position, message.base_tag)
+        self._planned.push(message.position + message.num_tokens, message.tag)
+        self._waiting.append(_Work(message, payload))
+        return self._start()
+
+    def _start(self) -> list[Effect]:
+        """Start waiting work until something really runs: steps without tokens need no computation."""
+        effects: list[Effect] = []
+        while self._running is None and self._waiting:
+            work = self._waiting.popleft()
+            message = work.message
+            if isinstance(message, StateStep):
+                again = min(message.position + message.num_tokens, self.commit, self._done.length)
+                self.counters.recomputed_below_commit += max(0, again - message.position)
+            self._done.truncate(message.position, message.base_tag)
+            self.log.truncate(message.position)
+            if message.num_tokens == 0:
+                effects += self._finish(message, work.payload)
+            else:
+                self._running = work
+                effects.append(Execute(message.position, message.num_tokens, work.payload))
+        return effects
+
+    def _finish(self, message: Step | StateStep, output: Payload) -> list[Effect]:
+        end = message.position + message.num_tokens
+        self._done.push(end, message.tag)
+        self.log.append(message.position, message.num_tokens, output)
+        self.counters.executed_tokens += message.num_tokens
+        if isinstance(message, StateStep):
+            return self._pass_on_state(message, output)
+        self.executed_seq = message.seq
+        return [self._pass_on(message, output)]
+
+    def _pass_on(self, step: Step, output: Payload) -> SendNext:
+        links = step.links + 1
+        if self.stage < self.num_stages - 1:
+            return SendNext(self.epoch, msgspec.structs.replace(step, links=links, tensors=()), output)
+        result = StepResult(
+            epoch=step.epoch,
+            seq=step.seq,
+            position=step.position,
+            num_tokens=step.num_tokens,
+            tag=step.tag,
+            links=links,
+        )
+        return SendNext(self.epoch, result, output[step.num_tokens - min(step.rows, step.num_tokens) :])
+
+    def _pass_on_state(self, step: StateStep, output: Payload) -> list[Effect]:
+        effects: list[Effect] = []
+        if self.stage < step.stop_stage:
+            effects.append(SendNext(self.epoch, msgspec.structs.replace(step, tensors=()), output))
+        if self._owes_ready and self._done.length >= self.commit:
+            self._owes_ready = False
+            ready = Ready(
+                session=self.key.session, epoch=self.epoch, stage=self.stage, position=self._done.length
+            )
+            effects.append(Tell(ready))
+        return effects
+
+    def _refuse(
+        self, message: Step | StateStep, code: ErrorCode, reason: str, retry_after_ms: int = 0
+    ) -> list[Effect]:
+        self.counters.refused_steps += 1
+        seq = attempt = 0
+        if isinstance(message, Step):
+            seq, attempt = message.seq, message.attempt
+            self._refused_attempt = max(self._refused_attempt, attempt)
+        return [Tell(self._error(code, reason, seq, attempt, retry_after_ms))]
+
+    def _error(
+        self, code: ErrorCode, reason: str, seq: int = 0, attempt: int = 0, retry_after_ms: int = 0
+    ) -> SessionError:
+        return SessionError(
+            session=self.key.session,
+            epoch=self.epoch,
+            code=code,
+            message=reason,
+            stage=self.stage,
+            seq=seq,
+            attempt=attempt,
+            position=self._done.length,
+            retry_after_ms=retry_after_ms,
+        )
+
+
+def new_session(key: SessionKey, span: Span, budget: LogBudget, room: Callable[[int], int]) -> HopSession:
+    """An empty session, to be bound."""
+    return HopSession(key, span, ReplayLog(budget), room)

@@ -1,0 +1,60 @@
+"""What a session has been told so far, as names: a tag per position, and where steps ended."""
+
+from collections.abc import Sequence
+
+from swarm.wire.tags import TagChain, pack_boundaries
+
+
+class History:
+    """Tags of every position and the step boundaries at which hops know them."""
+
+    def __init__(self, chain: TagChain) -> None:
+        self._chain = chain
+        self._boundaries = [0]
+
+    @classmethod
+    def of(cls, key: bytes, labels: Sequence[int]) -> "History":
+        """The history of known labels, where every position may have been a boundary."""
+        history = cls(TagChain(key))
+        history._chain.append(labels)
+        history._boundaries = list(range(len(labels) + 1))
+        return history
+
+    def __len__(self) -> int:
+        return len(self._chain)
+
+    @property
+    def key(self) -> bytes:
+        """Key of the rolling hash; a fork keeps it."""
+        return self._chain.key
+
+    def tag(self, position: int) -> int:
+        """Name of the first `position` tokens."""
+        return self._chain.tag(position)
+
+    def append(self, labels: Sequence[int]) -> None:
+        """Add the tokens of one step."""
+        self._chain.append(labels)
+        self._mark(len(self))
+
+    def truncate(self, position: int) -> None:
+        """Forget what lies above `position`."""
+        self._chain.truncate(position)
+        while self._boundaries[-1] > position:
+            self._boundaries.pop()
+        self._mark(position)
+
+    def fork(self, position: int) -> "History":
+        """The first `position` tokens, under the same names."""
+        child = History(self._chain.fork(position))
+        child._boundaries = [at for at in self._boundaries if at < position]
+        child._mark(position)
+        return child
+
+    def packed(self) -> tuple[bytes, bytes]:
+        """Boundaries and their tags as Bind carries them."""
+        return pack_boundaries(self._chain, self._boundaries)
+
+    def _mark(self, position: int) -> None:
+        if not self._boundaries or self._boundaries[-1] != position:
+            self._boundaries.append(position)

@@ -1,0 +1,399 @@
+"""The client's side of the session protocol (docs/protocol.md): a state machine without I/O.
+
+Calls of the user and messages of the hops go in, effects come out; whoever drives the machine carries
+them out in order. The machine owns what is true of a session: its history (as tags), the commit, the
+epoch, what is outstanding. It never sees a tensor and knows no clock.
+
+    UNBOUND --bind()--> BINDING --all acknowledged--> REPLAYING --all ready--> READY <--> WAITING
+                          ^                              |                       |
+                          '--------- bind(), with epoch + 1, after anything that went wrong
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import msgspec
+
+from swarm.errors import LocalProtocolError
+from swarm.history import History
+from swarm.outbox import Outbox
+from swarm.replays import CLIENT, Holding, Replay, plan_replays
+from swarm.session_effects import (
+    Broken,
+    Deliver,
+    Effect,
+    NeedRoute,
+    OpenChain,
+    RetryLater,
+    SendState,
+    SendStep,
+    TellHop,
+)
+from swarm.wire.blocks import PeerId, Route, SessionId
+from swarm.wire.messages import (
+    Bind,
+    BindAck,
+    Close,
+    ForkOf,
+    NextHop,
+    Ready,
+    SessionError,
+    StartReplay,
+    StateStep,
+    StepResult,
+    WantCredit,
+)
+
+REPLAY_CHUNK_TOKENS = 256
+CREDIT_WAIT_MS = 2000
+HOPELESS = frozenset({"fenced", "too_long"})
+BLAMED = frozenset({"unauthorised", "wrong_model", "unsupported", "bad_message", "draining"})
+
+
+class Phase(Enum):
+    """Where the session stands; steps are sent only while READY."""
+
+    UNBOUND = auto()
+    BINDING = auto()
+    REPLAYING = auto()
+    READY = auto()
+    WAITING = auto()
+    CLOSED = auto()
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """All of a session but its history: enough to re-attach after a restart, with the same client key."""
+
+    session: bytes
+    key: bytes
+    epoch: int
+    commit: int
+    tag: int
+    route: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(slots=True)
+class ClientSession:
+    """One session, from the client's end."""
+
+    session_id: SessionId
+    client: PeerId
+    fingerprint: str
+    history: History
+    outbox: Outbox = field(default_factory=Outbox)
+    lease_ms: int = 1_800_000
+    parent: ForkOf | None = None
+    phase: Phase = Phase.UNBOUND
+    epoch: int = 0
+    commit: int = 0
+    route: Route = ()
+    _addresses: Mapping[PeerId, tuple[str, ...]] = field(default_factory=dict)
+    _acks: dict[int, BindAck] = field(default_factory=dict)
+    _relays: set[tuple[PeerId, PeerId]] = field(default_factory=set)
+    _replays: deque[Replay] = field(default_factory=deque)
+    _unready: set[int] = field(default_factory=set)
+    _bound_commit: int = 0
+
+    # --- what the user asks ------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Tokens of the history, outstanding steps included."""
+        return len(self.history)
+
+    def step(self, labels: Sequence[int], rows: int) -> tuple[int, list[Effect]]:
+        """Append n >= 0 tokens and ask for the last `rows` outputs; returns the step's number, and effects."""
+        self._check_open()
+        number = self.outbox.add(self.position, len(labels), rows)
+        self.history.append(labels)
+        return number, self._send()
+
+    def rollback(self, position: int) -> list[Effect]:
+        """Go back to `position`; the hops learn it from the next step.
+
+        Outstanding steps above it are forgotten. Raises LocalProtocolError if the position is not ours or
+        lies inside an outstanding step.
+        """
+        self._check_open()
+        if not 0 <= position <= self.position:
+            raise LocalProtocolError(
+                f"cannot roll back to {position}: the session has {self.position} tokens"
+            )
+        if self.outbox.cuts_through(position):
+            raise LocalProtocolError(
+                f"cannot roll back to {position}: it lies inside a step that is under way"
+            )
+        self.outbox.drop_above(position)
+        if position == self.position:
+            return []
+        self.history.truncate(position)
+        self.commit = min(self.commit, position)
+        if self.phase in (Phase.BINDING, Phase.REPLAYING) and self.route:
+            return self.bind(self.route, self._addresses)
+        return []
+
+    def fork(self, session_id: SessionId, position: int) -> "ClientSession":
+        """A child that shares `[0, position)`; call its `bind` with our route.
+
+        Raises LocalProtocolError above the commit: what lies there may still change.
+        """
+        self._check_open()
+        if not 0 <= position <= self.commit:
+            raise LocalProtocolError(f"cannot fork at {position}: only {self.commit} tokens are final")
+        child = ClientSession(session_id, self.client, self.fingerprint, self.history.fork(position))
+        child.commit = position
+        child.lease_ms = self.lease_ms
+        child.outbox.window = self.outbox.window
+        child.parent = ForkOf(self.session_id, position, self.history.tag(position))
+        child._relays = set(self._relays)
+        return child
+
+    def close(self) -> list[Effect]:
+        """Free the session everywhere. Idempotent."""
+        was_bound = self.phase not in (Phase.UNBOUND, Phase.CLOSED)
+        self.phase = Phase.CLOSED
+        self.outbox.clear()
+        hops = range(len(self.route)) if was_bound else ()
+        return [TellHop(stage, Close(session=self.session_id)) for stage in hops]
+
+    def ticket(self) -> Ticket:
+        """What a restarted client needs, beside the history itself, to go on with this session."""
+        return Ticket(
+            session=self.session_id,
+            key=self.history.key,
+            epoch=self.epoch,
+            commit=self.commit,
+            tag=self.history.tag(self.commit),
+            route=tuple((hop.peer_id, hop.span.start, hop.span.end) for hop in self.route),
+        )
+
+    # --- binding -----------------------------------------------------------------------------------
+
+    def bind(self, route: Route, addresses: Mapping[PeerId, tuple[str, ...]] | None = None) -> list[Effect]:
+        """Bind `route` under the next epoch. The driver writes the epoch down before it sends anything."""
+        self._check_open()
+        self.epoch += 1
+        self.phase = Phase.BINDING
+        self.route = route
+        self._addresses = addresses or {}
+        self._acks.clear()
+        self._replays.clear()
+        self._bound_commit = self.commit
+        self.outbox.restart()
+        packed = self.history.packed()
+        binds: list[Effect] = [TellHop(stage, self._bind_for(stage, packed)) for stage in range(len(route))]
+        return [*binds, OpenChain(self.epoch, frozenset(filter(self.is_relayed, range(len(route) - 1))))]
+
+    def on_ack(self, ack: BindAck) -> list[Effect]:
+        """A hop obeyed the bind: when all have, plan the replays."""
+        if self.phase is not Phase.BINDING or ack.epoch != self.epoch or ack.stage >= len(self.route):
+            return []
+        peer = self.route[ack.stage].peer_id
+        if ack.position > self.position or self.history.tag(ack.position) != ack.tag:
+            return self._lose({peer}, "a server claims a history that is not ours")
+        if not ack.linked and ack.stage < len(self.route) - 1 and not self.is_relayed(ack.stage):
+            self._relays.add((peer, self.route[ack.stage + 1].peer_id))
+            return self.bind(self.route, self._addresses)
+        self._acks[ack.stage] = ack
+        self.outbox.credit[ack.stage] = ack.credit
+        if len(self._acks) < len(self.route):
+            return []
+        acks = [self._acks[stage] for stage in range(len(self.route))]
+        holdings = [Holding(ack.position, ack.log_from) for ack in acks]
+        self._replays.extend(plan_replays(holdings, self._bound_commit))
+        self.parent = None
+        self.phase = Phase.REPLAYING
+        return self._next_replay()
+
+    def on_ready(self, ready: Ready) -> list[Effect]:
+        """A hop that lacked something has it."""
+        if self.phase is not Phase.REPLAYING or ready.epoch != self.epoch:
+            return []
+        self._unready.discard(ready.stage)
+        return [] if self._unready else self._next_replay()
+
+    def on_lost(self, peers: frozenset[PeerId], reason: str) -> list[Effect]:
+        """Hops are gone or suspected: their late frames will not be trusted."""
+        if self.phase in (Phase.UNBOUND, Phase.CLOSED) or not any(hop.peer_id in peers for hop in self.route):
+            return []
+        return self._lose(set(peers), reason)
+
+    # --- steps -------------------------------------------------------------------------------------
+
+    def on_result(self, result: StepResult, payload: Sized) -> list[Effect]:
+        """The last hop answered. What a step made is known by its name, however often it was sent."""
+        if self.phase not in (Phase.READY, Phase.WAITING) or result.epoch != self.epoch:
+            return []
+        step = self.outbox.take(result, len(payload), self.history)
+        if step is None:
+            return []
+        self.commit = step.end
+        return [Deliver(step.number, payload, result.links), *self._send()]
+
+    def on_error(self, error: SessionError) -> list[Effect]:
+        """A hop refused a bind, a replay or a step."""
+        is_ours = error.epoch == self.epoch and error.stage < len(self.route)
+        if self.phase in (Phase.UNBOUND, Phase.CLOSED) or not is_ours:
+            return []
+        if error.code in HOPELESS:
+            self.phase = Phase.CLOSED
+            return [Broken(error.code, error.message)]
+        peer = self.route[error.stage].peer_id
+        if error.code in BLAMED:
+            return self._lose({peer}, f"{error.code}: {error.message}")
+        if self.phase in (Phase.READY, Phase.WAITING) and error.code in ("busy", "gap"):
+            return self._on_refused_step(error)
+        if error.code == "busy":
+            return self._lose({peer}, "busy")
+        return self.bind(self.route, self._addresses)
+
+    def on_credit(self, stage: int, epoch: int, position: int) -> list[Effect]:
+        """A hop granted more room."""
+        if epoch != self.epoch or stage not in self.outbox.credit:
+            return []
+        self.outbox.credit[stage] = max(self.outbox.credit[stage], position)
+        return self._send()
+
+    def retry(self, attempt: int) -> list[Effect]:
+        """The wait after `busy` is over: send what is outstanding again."""
+        if self.phase is not Phase.WAITING or attempt != self.outbox.attempt:
+            return []
+        return self._resend()
+
+    # --- inside --------------------------------------------------------------------------------------
+
+    def is_relayed(self, stage: int) -> bool:
+        """Tell whether the link behind `stage` goes through us: the hop cannot reach its successor."""
+        return (self.route[stage].peer_id, self.route[stage + 1].peer_id) in self._relays
+
+    def slot(self, stage: int) -> int:
+        """How often the path visited this stage's server before."""
+        peer = self.route[stage].peer_id
+        return sum(hop.peer_id == peer for hop in self.route[:stage])
+
+    def _check_open(self) -> None:
+        if self.phase is Phase.CLOSED:
+            raise LocalProtocolError("the session is closed")
+
+    def _bind_for(self, stage: int, boundaries: tuple[bytes, bytes]) -> Bind:
+        hop = self.route[stage]
+        through_client = stage == 0 or self.is_relayed(stage - 1)
+        return Bind(
+            session=self.session_id,
+            epoch=self.epoch,
+            stage=stage,
+            slot=self.slot(stage),
+            num_stages=len(self.route),
+            start=hop.span.start,
+            end=hop.span.end,
+            fingerprint=self.fingerprint,
+            previous=self.client if through_client else self.route[stage - 1].peer_id,
+            next=self._next_of(stage),
+            commit=self._bound_commit,
+            positions=boundaries[0],
+            tags=boundaries[1],
+            parent=self.parent,
+            lease_ms=self.lease_ms,
+        )
+
+    def _next_of(self, stage: int) -> NextHop | None:
+        if stage == len(self.route) - 1 or self.is_relayed(stage):
+            return None
+        peer = self.route[stage + 1].peer_id
+        return NextHop(peer, self._addresses.get(peer, ()), self.slot(stage + 1))
+
+    def _lose(self, peers: set[PeerId], reason: str) -> list[Effect]:
+        """Nothing is sent until a new route is bound."""
+        self.phase = Phase.BINDING
+        self._acks.clear()
+        self.outbox.credit.clear()
+        return [NeedRoute(frozenset(peers), reason)]
+
+    def _next_replay(self) -> list[Effect]:
+        if not self._replays:
+            self.phase = Phase.READY
+            return self._send()
+        replay = self._replays.popleft()
+        self._unready = set(replay.lacking)
+        if replay.source == CLIENT:
+            return self._replay_from_ids(replay)
+        order = StartReplay(
+            session=self.session_id,
+            epoch=self.epoch,
+            slot=self.slot(replay.source),
+            start=replay.start,
+            start_tag=self.history.tag(replay.start),
+            end=replay.end,
+            end_tag=self.history.tag(replay.end),
+            stop_stage=replay.stop,
+        )
+        return [TellHop(replay.source, order)]
+
+    def _replay_from_ids(self, replay: Replay) -> list[Effect]:
+        starts = range(replay.start, replay.end, REPLAY_CHUNK_TOKENS)
+        return [self._state_step(at, min(at + REPLAY_CHUNK_TOKENS, replay.end), replay.stop) for at in starts]
+
+    def _state_step(self, start: int, end: int, stop_stage: int) -> SendState:
+        return SendState(
+            StateStep(
+                epoch=self.epoch,
+                position=start,
+                num_tokens=end - start,
+                base_tag=self.history.tag(start),
+                tag=self.history.tag(end),
+                stop_stage=stop_stage,
+            )
+        )
+
+    def _send(self) -> list[Effect]:
+        """Send what the window and the credit allow, and ask for the credit that is lacking."""
+        if self.phase is not Phase.READY:
+            return []
+        steps = self.outbox.next_steps(self.epoch, self.commit, self.history)
+        effects: list[Effect] = [SendStep(step) for step in steps]
+        wanted = self.outbox.credit_to_ask()
+        return effects if wanted is None else [*effects, *self._ask_credit(wanted)]
+
+    def _ask_credit(self, position: int) -> list[Effect]:
+        short = [stage for stage, credit in self.outbox.credit.items() if credit < position]
+        return [TellHop(stage, self._want_credit(stage, position)) for stage in short]
+
+    def _want_credit(self, stage: int, position: int) -> WantCredit:
+        return WantCredit(
+            session=self.session_id,
+            epoch=self.epoch,
+            slot=self.slot(stage),
+            position=position,
+            wait_ms=CREDIT_WAIT_MS,
+            attempt=self.outbox.attempt,
+        )
+
+    def _on_refused_step(self, error: SessionError) -> list[Effect]:
+        if error.attempt < self.outbox.attempt:
+            return []
+        if error.position < self.commit:
+            return self.bind(self.route, self._addresses)
+        if error.code == "busy":
+            self.phase = Phase.WAITING
+            return [RetryLater(self.outbox.attempt, error.retry_after_ms, error.stage)]
+        return self._resend()
+
+    def _resend(self) -> list[Effect]:
+        self.phase = Phase.READY
+        self.outbox.resend()
+        return self._send()
+
+
+def reattach(ticket: Ticket, labels: Sequence[int], client: PeerId, fingerprint: str) -> ClientSession:
+    """The session of a ticket; `labels` is the history up to the ticket's commit. Call its `bind`.
+
+    Raises LocalProtocolError if the history is not the one that the ticket names.
+    """
+    history = History.of(ticket.key, labels[: ticket.commit])
+    if len(history) != ticket.commit or history.tag(ticket.commit) != ticket.tag:
+        raise LocalProtocolError("the ticket belongs to another history")
+    session = ClientSession(SessionId(ticket.session), client, fingerprint, history)
+    session.epoch, session.commit = ticket.epoch, ticket.commit
+    return session

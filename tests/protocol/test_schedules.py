@@ -1,0 +1,39 @@
+"""The shipped state machines under chance: kills, freezes, revivals, rollbacks, forks, restarts, retries."""
+
+from collections import Counter
+
+import pytest
+
+from tests.protocol.simulator import run
+
+DEFAULT_SCHEDULES = 4_000
+ALL_SCHEDULES = 60_000
+
+
+def run_many(first: int, last: int) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for seed in range(first, last):
+        outcome = run(seed)
+        assert not outcome.diverged, f"python -m tests.protocol.simulator {seed}: {outcome.diverged}"
+        assert not outcome.stuck, f"python -m tests.protocol.simulator {seed}: {outcome.stuck}"
+        total.update(outcome.counts)
+    return total
+
+
+def test_no_schedule_diverges_or_gets_stuck_and_every_kind_of_fault_was_met() -> None:
+    total = run_many(0, DEFAULT_SCHEDULES)
+    for kind in ("kill", "freeze", "revive", "suspect", "break_link", "drop_cache", "restarts"):
+        assert total[kind] > 100, kind
+    for kind in ("rollbacks", "forks", "relayed", "error_busy", "error_gap", "reroutes"):
+        assert total[kind] > 100, kind
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_sixty_thousand_schedules_end_well() -> None:
+    run_many(DEFAULT_SCHEDULES, DEFAULT_SCHEDULES + ALL_SCHEDULES)
+
+
+def test_a_seed_gives_the_same_schedule_every_time() -> None:
+    first, second = run(7), run(7)
+    assert (first.events, first.counts) == (second.events, second.counts)
