@@ -1,0 +1,160 @@
+"""A span of blocks, from a checkpoint's tensors to modules that can run.
+
+The result is the family's own base model with a list of blocks that is as long as the whole model: those of
+the span have their weights, all others let hidden states through, and so does what only clients need
+(embeddings, final norm). Only the span's tensors are read, one block at a time, so the peak is the span
+plus one block.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from swarm.checkpoint import Checkpoint
+from swarm.checkpoint.conversion import Conversion, assign
+from swarm.checkpoint.dtypes import resolve_dtype
+from swarm.checkpoint.files import Progress
+from swarm.checkpoint.skeleton import (
+    PassThrough,
+    Skeleton,
+    build_skeleton,
+    does_block_return_tuple,
+    neutralize_ends,
+    on_meta,
+    restore_buffers,
+)
+from swarm.errors import ConfigError
+from swarm.wire.blocks import Span
+
+logger = logging.getLogger(__name__)
+
+QUANTIZATIONS = ("none", "int8", "nf4")
+
+QUANTIZED_BYTES = {"int8": 1.01, "nf4": 0.57}
+"""Bytes per element of a quantized matrix: codes, and a scale per row (int8) or per 64 elements (nf4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSize:
+    """What one block takes: its largest weights, and its KV cache per token."""
+
+    weight_bytes: int
+    kv_bytes_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """What is being loaded from where to where."""
+
+    checkpoint: Checkpoint
+    skeleton: Skeleton
+    conversion: Conversion
+    device: torch.device | str
+    progress: Progress | None
+
+    def names(self, span: Span) -> list[str]:
+        return [name for index in range(span.start, span.end) for name in self.conversion.block_names(index)]
+
+
+def load_span(
+    checkpoint: Checkpoint,
+    span: Span,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: torch.device | str = "cpu",
+    quantization: str = "none",
+    progress: Progress | None = None,
+) -> PreTrainedModel:
+    """Load the blocks of `span`; foreign blocks are `PassThrough`, ends `Neutral`, buffers recomputed.
+
+    `progress` hears "downloading" and "loading" with bytes done and in total. Raises ConfigError if the
+    span is outside of the model, a tensor is missing, left over or of the wrong shape, or the family cannot
+    be split.
+    """
+    if span.end > checkpoint.num_blocks:
+        raise ConfigError(
+            f"{checkpoint.name} has blocks 0:{checkpoint.num_blocks}; {span} is outside of them"
+        )
+    _check_quantization(quantization)
+    if quantization != "none":
+        raise ConfigError(f"--quantization {quantization} arrives in a later version; leave it out for now")
+    skeleton = build_skeleton(checkpoint.config, resolve_dtype(checkpoint, dtype, device))
+    loading = _Loading(
+        checkpoint, skeleton, Conversion(skeleton, checkpoint.tensor_names()), device, progress
+    )
+    checkpoint.fetch(loading.names(span), progress)
+    _keep_only(skeleton, span)
+    _fill(loading, span)
+    base = skeleton.base
+    restore_buffers(base)
+    empty = list(on_meta(base))
+    if empty:
+        raise ConfigError(f"nothing gave a value to {empty[0]}; Murmur cannot load this family")
+    moved: PreTrainedModel = base.to(device)  # type: ignore[arg-type]
+    return moved
+
+
+def block_size(checkpoint: Checkpoint, dtype: str | torch.dtype, quantization: str = "none") -> BlockSize:
+    """Tell what one block takes in memory, from the config alone; where blocks differ, the largest counts."""
+    _check_quantization(quantization)
+    resolved = resolve_dtype(checkpoint, dtype, "cpu")
+    skeleton = build_skeleton(checkpoint.config, resolved)
+    weight_bytes = max(_weight_bytes(block, quantization) for block in skeleton.layers)
+    return BlockSize(weight_bytes, _kv_bytes_per_token(skeleton, resolved))
+
+
+def _keep_only(skeleton: Skeleton, span: Span) -> None:
+    """Replace foreign blocks and ends by modules that change nothing; first see what blocks must return."""
+    base, layers = skeleton.base, skeleton.layers
+    blocks = list(layers)
+    neutralize_ends(base, layers)
+    for index, block in enumerate(blocks):
+        layers[index] = PassThrough(block, returns_tuple=False)
+    restore_buffers(base)
+    returns_tuple = does_block_return_tuple(base, layers)
+    for index, block in enumerate(blocks):
+        layers[index] = block if span.start <= index < span.end else PassThrough(block, returns_tuple)
+
+
+def _fill(loading: "_Loading", span: Span) -> None:
+    """Read, convert and place the tensors of each block in turn."""
+    sizes = [
+        loading.checkpoint.num_bytes(loading.conversion.block_names(index))
+        for index in range(span.start, span.end)
+    ]
+    for done, index in enumerate(range(span.start, span.end), start=1):
+        expected = loading.conversion.block_parameters(index)
+        tensors = loading.checkpoint.read(loading.conversion.block_names(index))
+        assign(loading.skeleton.model, loading.conversion.convert(tensors, expected), loading.device)
+        if loading.progress is not None:
+            loading.progress("loading", sum(sizes[:done]), sum(sizes))
+
+
+def _check_quantization(quantization: str) -> None:
+    if quantization not in QUANTIZATIONS:
+        raise ConfigError(f"{quantization!r} is no quantization; use none, int8 or nf4")
+
+
+def _weight_bytes(block: nn.Module, quantization: str) -> int:
+    """Add up a block's weights; quantization concerns the matrices of its linear layers."""
+    matrices = {id(module.weight) for module in block.modules() if isinstance(module, nn.Linear)}
+    return sum(
+        int(weight.numel() * QUANTIZED_BYTES[quantization])
+        if quantization != "none" and id(weight) in matrices
+        else weight.numel() * weight.element_size()
+        for weight in block.parameters()
+    )
+
+
+def _kv_bytes_per_token(skeleton: Skeleton, dtype: torch.dtype) -> int:
+    """Keys and values of one token in one block, in bytes."""
+    config = skeleton.model.config
+    num_heads = config.num_attention_heads
+    num_kv_heads = (
+        getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or num_heads
+    )
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    return int(2 * num_kv_heads * head_dim * dtype.itemsize)

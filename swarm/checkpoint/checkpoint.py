@@ -1,0 +1,255 @@
+"""A model as its publisher left it: config, fingerprint, tensor names, and single tensors by name."""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swarm.checkpoint.files import HubFiles, LocalFiles, ModelFiles, Progress
+from swarm.checkpoint.headers import Header, read_header, read_tensor
+from swarm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+    from swarm.checkpoint.conversion import Conversion
+
+logger = logging.getLogger(__name__)
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+MAX_BLOCKS = 1024
+MAX_HIDDEN_SIZE = 1 << 17
+MAX_JSON_BYTES = 64 << 20
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+
+
+def open_checkpoint(model: str, *, cache_dir: Path | None = None, offline: bool = False) -> "Checkpoint":
+    """Open `model`: a directory, or a Hub id (`owner/name`, or `owner/name@revision`).
+
+    Reads the config and the table of tensors, no weights. Raises ConfigError with one sentence if that is
+    not possible.
+    """
+    folder = Path(model).expanduser()
+    try:
+        is_folder = folder.is_dir()
+    except OSError:
+        is_folder = False
+    if is_folder:
+        return Checkpoint(LocalFiles(folder))
+    if folder.exists() or not _HUB_NAME.fullmatch(model) or model.startswith((".", "~")):
+        raise ConfigError(
+            f"{model!r} is neither a directory nor the name of a model on the Hub; check the path"
+        )
+    repository, _, revision = model.partition("@")
+    return Checkpoint(HubFiles(repository, revision or None, cache_dir=cache_dir, offline=offline))
+
+
+class Checkpoint:
+    """Config and weights of one model, read lazily; reading is safe from several threads.
+
+    Raises ConfigError, in the constructor and in every method, if the files are not what they should be.
+    """
+
+    def __init__(self, files: ModelFiles) -> None:
+        self._files = files
+        self._headers: dict[str, Header] = {}
+        self._raw_config = self._read_config()
+        self._shard_of = self._find_shards()
+        self.bytes_read = 0
+
+    @property
+    def name(self) -> str:
+        """What a person would call it: the directory or the Hub id."""
+        return self._files.name
+
+    @cached_property
+    def config(self) -> "PretrainedConfig":
+        """transformers' config of the model, checked. Code that comes with a model is never run."""
+        from swarm.checkpoint.skeleton import parse_config
+
+        return parse_config(self.name, self._raw_config)
+
+    @cached_property
+    def num_blocks(self) -> int:
+        return self._size("num_hidden_layers", MAX_BLOCKS)
+
+    @cached_property
+    def hidden_size(self) -> int:
+        return self._size("hidden_size", MAX_HIDDEN_SIZE)
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many positions the model was made for; None if its config names no limit."""
+        positions = getattr(self.config, "max_position_embeddings", None)
+        return positions if isinstance(positions, int) and positions > 0 else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that agree on every machine that has the same model.
+
+        Covers the whole config and the table of tensors: the index if there are several files (so that a
+        machine that holds only some of them agrees), else the header. Weights are not read.
+        """
+        digest = hashlib.sha256(b"murmur-model-1")
+        digest.update(_canonical(self._raw_config))
+        if set(self._shard_of.values()) == {SINGLE_FILE}:
+            tensors = self._header(SINGLE_FILE).tensors
+            digest.update(
+                _canonical({name: [e.dtype, e.shape, e.start, e.end] for name, e in tensors.items()})
+            )
+        else:
+            digest.update(_canonical(self._shard_of))
+        return digest.hexdigest()[:32]
+
+    def tensor_names(self) -> tuple[str, ...]:
+        return tuple(self._shard_of)
+
+    def block_tensor_names(self, index: int) -> tuple[str, ...]:
+        """Name the tensors of block `index`, skipped ones included."""
+        return self._conversion.block_names(index)
+
+    def end_tensor_names(self) -> tuple[str, ...]:
+        """Name the tensors that belong to no block: embeddings, final norm, head."""
+        return self._conversion.end_names()
+
+    def read(self, names: Iterable[str], progress: Progress | None = None) -> dict[str, "torch.Tensor"]:
+        """Read tensors in the checkpoint's own dtype and layout, fetching the files that hold them first."""
+        names = tuple(names)
+        self.fetch(names, progress)
+        return {name: self._read_one(name) for name in names}
+
+    def fetch(self, names: Collection[str], progress: Progress | None = None) -> None:
+        """Make sure that the files that hold `names` are here and whole."""
+        missing = [name for name in names if name not in self._shard_of]
+        if missing:
+            raise ConfigError(f"{self.name} has no tensor {missing[0]!r}; the checkpoint is not complete")
+        for shard in sorted({self._shard_of[name] for name in names}):
+            self._header(shard, progress)
+
+    def num_bytes(self, names: Iterable[str]) -> int:
+        """Add up what tensors take in their files, which must be here."""
+        return sum(self._header(self._shard_of[name]).tensors[name].num_bytes for name in names)
+
+    def stored_dtype(self, name: str) -> str:
+        """Return torch's name of the dtype in which tensor `name` is stored."""
+        from swarm.checkpoint.headers import DTYPES
+
+        return DTYPES[self._header(self._shard_of[name]).tensors[name].dtype][0]
+
+    def find_file(self, filename: str) -> Path | None:
+        """Return a file beside the weights (tokenizer, generation config), or None if there is none."""
+        return self._files.find(filename)
+
+    @cached_property
+    def _conversion(self) -> "Conversion":
+        from swarm.checkpoint.conversion import Conversion
+        from swarm.checkpoint.skeleton import build_skeleton
+
+        return Conversion(build_skeleton(self.config), self.tensor_names())
+
+    def _read_one(self, name: str) -> "torch.Tensor":
+        shard = self._shard_of[name]
+        path, header = self._path(shard), self._header(shard)
+        tensor = read_tensor(path, header, name)
+        self.bytes_read += header.tensors[name].num_bytes
+        return tensor
+
+    def _header(self, shard: str, progress: Progress | None = None) -> Header:
+        header = self._headers.get(shard)
+        if header is None:
+            header = read_header(self._path(shard, progress))
+            for name, owner in self._shard_of.items():
+                if owner == shard and name not in header.tensors:
+                    raise ConfigError(
+                        f"{self.name} is not complete: {shard} lacks the tensor {name!r}; get it again"
+                    )
+            self._headers[shard] = header
+        return header
+
+    def _path(self, shard: str, progress: Progress | None = None) -> Path:
+        path = self._files.find(shard, progress)
+        if path is None:
+            raise ConfigError(f"{self.name} lacks {shard}, which its index names; get that file again")
+        return path
+
+    def _read_config(self) -> dict[str, Any]:
+        path = self._files.find("config.json")
+        if path is None:
+            raise ConfigError(f"{self.name} has no config.json, so it is not a model; check the path")
+        config = _read_json(path)
+        if not isinstance(config.get("model_type"), str):
+            raise ConfigError(f"{path} names no model_type; get the model's own config.json")
+        return config
+
+    def _find_shards(self) -> dict[str, str]:
+        """Map every tensor's name to the file that holds it, in the order of names."""
+        index = self._files.find(INDEX_FILE)
+        if index is not None:
+            return _read_weight_map(index)
+        single = self._files.find(SINGLE_FILE)
+        if single is None:
+            raise self._without_weights()
+        self._headers[SINGLE_FILE] = header = read_header(single)
+        return dict.fromkeys(sorted(header.tensors), SINGLE_FILE)
+
+    def _without_weights(self) -> ConfigError:
+        names = self._files.names()
+        if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
+            return ConfigError(
+                f"{self.name} has only pickled weights, which can run code when read; convert them to"
+                " safetensors, for example with save_pretrained of transformers"
+            )
+        if any(name.endswith(".safetensors") for name in names):
+            return ConfigError(
+                f"{self.name} has neither {SINGLE_FILE} nor {INDEX_FILE}; get the missing file"
+            )
+        return ConfigError(
+            f"{self.name} has no safetensors weights; get {SINGLE_FILE} or its parts and {INDEX_FILE}"
+        )
+
+    def _size(self, attribute: str, bound: int) -> int:
+        """Read a size from the raw config; if the family has another word for it, ask transformers."""
+        value = self._raw_config.get(attribute)
+        if value is None:
+            value = getattr(self.config, attribute, None)
+        if type(value) is not int or not 1 <= value <= bound:
+            raise ConfigError(
+                f"config.json of {self.name} has an impossible {attribute}; get the model's own config.json"
+            )
+        return value
+
+
+def _read_weight_map(path: Path) -> dict[str, str]:
+    weight_map = _read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ConfigError(f"{path} names no tensors; get it again")
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
+            raise ConfigError(
+                f"{path} puts {name[:80]!r} into something that is no safetensors file of the model"
+            )
+    return dict(sorted(weight_map.items()))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ConfigError(f"{path} is too large to be what its name says; get it again")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON; get it again") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a JSON object; get it again")
+    return content
+
+
+def _canonical(table: Mapping[str, Any]) -> bytes:
+    return json.dumps(table, sort_keys=True, separators=(",", ":")).encode()
