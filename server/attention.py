@@ -1,0 +1,294 @@
+"""Ragged batches through transformers' own models: many sessions on one token axis.
+
+A batch is `[1, total_tokens, hidden]`: the tokens of several sessions, one after the other. Linear layers
+see it as one matrix. Attention is told apart here, through three hooks of transformers:
+
+    AttentionMaskInterface   hands us the family's mask *function*; we keep it, nothing is built
+    Cache.update             new keys and values of a layer: each session's rows go to its own extent
+    AttentionInterface       attention of a layer: each session's rows against its own keys
+
+Example: sessions at positions 40 (decoding, 1 token) and 0 (a prompt of 3) make a batch of 4 tokens with
+position ids [40, 0, 1, 2]; row 0 attends to 41 keys of its session, rows 1 to 3 to 3 keys of theirs.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache
+from transformers.masking_utils import causal_mask_function, sdpa_mask
+
+from server.attention_kernels import Options, Visible, attend_rows
+from server.kv_cache import SessionCache
+from server.kv_extents import Extent
+from swarm.errors import ConfigError
+from swarm.wire.blocks import Span
+
+ATTENTION = "murmur_ragged"
+"""The name under which both interfaces know us."""
+
+_HARMLESS = frozenset({"position_ids", "use_cache", "cache_position", "is_causal", "output_router_logits"})
+"""Keywords that models pass along to attention and that change nothing here."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Tokens of one session that pass a span in one batch.
+
+    `hidden` [tokens, hidden] are the inputs of block `span.start` at positions from `position` on.
+    """
+
+    cache: SessionCache
+    span: Span
+    position: int
+    hidden: Tensor
+
+    @property
+    def end(self) -> int:
+        """Tokens cached once this chunk has run."""
+        return self.position + self.hidden.shape[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """One chunk's place among the rows that pass a block: `[first, last)`."""
+
+    chunk: Chunk
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """The rows that pass a block. `index` picks them from the batch; None means all of them."""
+
+    rows: tuple[Rows, ...]
+    index: Tensor | None
+
+
+class RaggedBatch:
+    """Chunks that run together, and where each one's rows are."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks = sorted(chunks, key=lambda chunk: (chunk.span.start, chunk.span.end))
+        self.rows = _rows_of(self.chunks)
+        self.hidden = torch.cat([chunk.hidden for chunk in self.chunks])[None]
+        """Hidden states `[1, tokens, hidden]` before the first own block, then after the last that ran."""
+        self.segment = Segment(self.rows, None)
+        self.extents: list[Extent] | None = None
+        """Where the layer that runs now keeps each chunk's keys: set by the cache, taken by attention."""
+        self.notes: dict[object, Any] = {}
+        """What an adapter wants to compute once per batch."""
+
+    @cached_property
+    def position_ids(self) -> Tensor:
+        """Positions of all tokens in their own sessions, `[1, tokens]`."""
+        return torch.cat([torch.arange(chunk.position, chunk.end) for chunk in self.chunks])[None]
+
+    def enter(self, block: int) -> Segment:
+        """Choose the rows that pass `block`, and remember the choice for its attention."""
+        if all(block in range(rows.chunk.span.start, rows.chunk.span.end) for rows in self.rows):
+            self.segment = Segment(self.rows, None)
+        else:
+            inside = [rows for rows in self.rows if rows.chunk.span.start <= block < rows.chunk.span.end]
+            index = [torch.arange(rows.first, rows.last) for rows in inside]
+            picked = _rows_of([rows.chunk for rows in inside])
+            self.segment = Segment(picked, torch.cat(index) if index else torch.empty(0, dtype=torch.long))
+        return self.segment
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Cache `keys` and `values` [1, kv_heads, tokens, dim] of `layer`, each session's in its own."""
+        self.extents = [
+            rows.chunk.cache.write(
+                layer - rows.chunk.cache.span.start,
+                rows.chunk.position,
+                keys[0, :, rows.first : rows.last],
+                values[0, :, rows.first : rows.last],
+            )
+            for rows in self.segment.rows
+        ]
+
+    def attend(self, query: Tensor, mask: "RaggedMask", options: Options) -> Tensor:
+        """Return attention `[1, tokens, heads, value_dim]` of `query` [1, heads, tokens, dim].
+
+        Raises ConfigError if the layer has cached no keys of its own.
+        """
+        extents, self.extents = self.extents, None
+        if extents is None:
+            raise ConfigError("this model's blocks share keys and values, which Murmur cannot split yet")
+        outputs = [
+            attend_rows(
+                query[0, :, rows.first : rows.last],
+                extent.parts(rows.chunk.end),
+                mask.visible(rows.chunk, query.dtype),
+                options,
+            )
+            for rows, extent in zip(self.segment.rows, extents, strict=True)
+        ]
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None]
+
+
+class RaggedCache(Cache):
+    """What a model takes for its KV cache: passes new keys and values to the batch.
+
+    It claims to be empty and to keep every layer in full, since masks and positions are ours. Whatever else a
+    model may want to keep (recurrent or convolution states, an index) it does not have, and says so.
+    """
+
+    def __init__(self, batch: RaggedBatch, sliding: list[bool]) -> None:
+        super().__init__(layers=[])
+        self._batch = batch
+        self._sliding = sliding
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Cache the new keys and values; return them as they came, for attention takes what is cached."""
+        self._batch.write(layer_idx, key_states, value_states)
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return 0: the model must not derive positions from it."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Return the size of a mask that nobody builds."""
+        return query_length, 0
+
+    @property
+    def is_sliding(self) -> list[bool]:
+        """Which layers have a window: transformers picks the mask function by it."""
+        return self._sliding
+
+    @property
+    def is_linear(self) -> list[bool]:
+        """No layer is recurrent."""
+        return [False] * len(self._sliding)
+
+    @property
+    def is_dummy(self) -> list[bool]:
+        """Every layer keeps keys of its own."""
+        return [False] * len(self._sliding)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise ConfigError("this model keeps a state beside keys and values, which Murmur cannot split yet")
+
+    get_conv_state = update_conv_state = _refuse
+    get_recurrent_state = update_recurrent_state = _refuse
+    has_previous_state = update_indexer = _refuse
+
+
+class RaggedMask:
+    """A family's mask function, evaluated at each session's own positions, once per batch."""
+
+    def __init__(self, mask_function: Callable[..., Any], use_vmap: bool = False) -> None:
+        self.is_causal = mask_function is causal_mask_function
+        self._function = mask_function
+        self._use_vmap = use_vmap
+        self._visible: dict[Chunk, Visible] = {}
+
+    def visible(self, chunk: Chunk, dtype: torch.dtype) -> Visible:
+        """Tell which keys the rows of `chunk` see, and keep the answer for the other layers."""
+        found = self._visible.get(chunk)
+        if found is None:
+            found = self._visible[chunk] = self._look(chunk, dtype)
+        return found
+
+    def _look(self, chunk: Chunk, dtype: torch.dtype) -> Visible:
+        """See every key if causal and one token; nothing to add if causal from 0; else a mask.
+
+        A window hides the oldest keys from all rows: they are left out instead of masked.
+        """
+        tokens = chunk.hidden.shape[0]
+        if self.is_causal and (tokens == 1 or not chunk.position):
+            return Visible(0, None, is_causal=tokens > 1)
+        allowed = sdpa_mask(
+            batch_size=1,
+            q_length=tokens,
+            kv_length=chunk.end,
+            q_offset=chunk.position,
+            mask_function=self._function,
+            allow_is_causal_skip=False,
+            use_vmap=self._use_vmap,
+        )
+        assert allowed is not None
+        allowed = allowed[0, 0]
+        first = 0 if self.is_causal else int(allowed.any(0).int().argmax())
+        allowed = allowed[:, first:]
+        if allowed.all():
+            return Visible(first, None, is_causal=False)
+        hidden = torch.zeros(allowed.shape, dtype=dtype)
+        return Visible(first, hidden.masked_fill_(~allowed, torch.finfo(dtype).min), is_causal=False)
+
+
+_running: ContextVar[RaggedBatch] = ContextVar("the batch that runs in this thread")
+
+
+@contextlib.contextmanager
+def running_batch(batch: RaggedBatch) -> Iterator[None]:
+    """Make `batch` the one that attention of this thread works for."""
+    token = _running.set(batch)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def current_batch() -> RaggedBatch:
+    """Return the batch that runs in this thread."""
+    return _running.get()
+
+
+def _attend(  # noqa: PLR0913 - transformers' signature
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attend as transformers' attention interface wants it. Raises ConfigError for what we cannot honour.
+
+    `key` and `value` are ignored: `RaggedCache.update` has cached them. `sliding_window` must be what the
+    mask function says as well, for we follow only the latter.
+    """
+    unknown = [name for name, thing in others.items() if name not in _HARMLESS and not _is_nothing(thing)]
+    if unknown or dropout:
+        wish = ", ".join(unknown) or "dropout"
+        raise ConfigError(f"this model's attention wants {wish}, which Murmur does not know yet")
+    if not isinstance(attention_mask, RaggedMask) or (sliding_window and attention_mask.is_causal):
+        raise ConfigError("this model does not take its attention mask from transformers' mask interface")
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return current_batch().attend(query, attention_mask, Options(scaling, softcap, s_aux)), None
+
+
+def _is_nothing(thing: Any) -> bool:
+    return thing is None or thing is False
+
+
+def _keep_mask_function(*, mask_function: Callable[..., Any], use_vmap: bool = False, **_: Any) -> RaggedMask:
+    return RaggedMask(mask_function, use_vmap)
+
+
+def _rows_of(chunks: Sequence[Chunk]) -> tuple[Rows, ...]:
+    rows, first = [], 0
+    for chunk in chunks:
+        rows.append(Rows(chunk, first, first + chunk.hidden.shape[0]))
+        first = rows[-1].last
+    return tuple(rows)
+
+
+AttentionInterface.register(ATTENTION, _attend)
+AttentionMaskInterface.register(ATTENTION, _keep_mask_function)

@@ -1,0 +1,255 @@
+"""The only thread that touches the device: takes what waits from all sessions and runs it as one batch.
+
+Its loop is three verbs: schedule, run, postprocess. Callers live on the event loop; what goes to the thread
+is bounded, what comes back is one `call_soon_threadsafe` per batch.
+"""
+
+import asyncio
+import functools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from server.attention import Chunk
+from server.kv_cache import KVPool, SessionCache
+from server.scheduler import Limits, Share, Waiting, plan_turn
+from swarm.errors import ContextTooLong, MurmurError
+from swarm.wire.blocks import PeerId, Span
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_WAITING = 1024
+MAX_REMEMBERED_PEERS = 4096
+
+
+class Overloaded(MurmurError):
+    """Too many works wait already: the caller is answered `busy`. Nothing has changed."""
+
+
+class Runner(Protocol):
+    """What runs batches: a `SpanModel`, or a fake."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of hidden states."""
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens that a session may have here; None if the model's own limit is the only one."""
+
+    def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        """Run `chunks` as one batch; [tokens, hidden] for each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """A step of one session on this server: `hidden` [tokens, hidden] at `position`, for `span`'s blocks."""
+
+    cache: SessionCache
+    span: Span
+    position: int
+    hidden: Tensor
+    peer: PeerId
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A work and how far it has come."""
+
+    work: Work
+    future: asyncio.Future[Tensor]
+    done_tokens: int = 0
+    outputs: list[Tensor] = field(default_factory=list)
+
+    @property
+    def left_tokens(self) -> int:
+        return self.work.hidden.shape[0] - self.done_tokens
+
+    def chunk(self, tokens: int) -> Chunk:
+        work, first = self.work, self.done_tokens
+        return Chunk(work.cache, work.span, work.position + first, work.hidden[first : first + tokens])
+
+
+class Executor:
+    """Runs works in batches. An async context manager: its thread ends with it.
+
+    Works of one cache run in the order in which they came. A work whose caller was cancelled is dropped
+    before its next batch. A batch that fails is run again one by one, so that only the guilty fail.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        pool: KVPool,
+        *,
+        num_threads: int = 1,
+        limits: Limits | None = None,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self.progress = 0
+        """Batches that have finished: while works wait, a number that stands still means a stuck thread."""
+        self._runner = runner
+        self._pool = pool
+        self._num_threads = num_threads
+        self._limits = limits or Limits()
+        self._max_waiting = max_waiting
+        self._changed = threading.Condition()
+        self._jobs: dict[int, _Job] = {}
+        self._calls: list[Callable[[], None]] = []
+        self._next_number = 0
+        self._turn = 0
+        self._last_turns: dict[PeerId, int] = {}
+        self._last_prompt_turns: dict[PeerId, int] = {}
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._compute_forever, name="murmur-compute", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+        for job in self._jobs.values():
+            job.future.cancel()
+        self._jobs.clear()
+
+    @property
+    def queue_depth(self) -> int:
+        """Works that wait or run."""
+        return len(self._jobs)
+
+    async def run(self, work: Work) -> Tensor:
+        """Run `work` and return its outputs `[tokens, hidden]`, the model's dtype, on the CPU.
+
+        Whatever the cache held at and above `work.position` is gone as soon as this is called; no tokens at
+        all is a mere rollback. Raises KVFull or Overloaded (busy, nothing changed), ContextTooLong,
+        ValueError if the work does not fit its cache or this server, and whatever the model raises.
+        """
+        self._check(work)
+        tokens = work.hidden.shape[0]
+        self._pool.begin_write(work.cache, work.position, work.position + tokens)
+        if not tokens:
+            return work.hidden
+        future: asyncio.Future[Tensor] = self._loop.create_future()
+        with self._changed:
+            self._jobs[self._next_number] = _Job(work, future)
+            self._next_number += 1
+            self._changed.notify()
+        return await future
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run `function` on the compute thread between two batches: spilling, copying pages.
+
+        Raises what `function` raises.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        with self._changed:
+            self._calls.append(functools.partial(self._answer, function, future))
+            self._changed.notify()
+        return await future
+
+    def _check(self, work: Work) -> None:
+        if len(self._jobs) >= self._max_waiting or self._is_stopping:
+            raise Overloaded("this server has too many steps waiting; try again in a moment")
+        if work.span != work.cache.span or work.hidden.dim() != 2:
+            raise ValueError("a work needs hidden states [tokens, hidden] and the span of its cache")
+        if work.hidden.shape[1] != self._runner.hidden_size:
+            raise ValueError(f"hidden states are {work.hidden.shape[1]} wide, not {self._runner.hidden_size}")
+        limit = self._runner.max_positions
+        if limit is not None and work.position + work.hidden.shape[0] > limit:
+            raise ContextTooLong(f"this model's rope is exact here for at most {limit} tokens")
+
+    # --- compute thread --------------------------------------------------------------------------
+
+    def _compute_forever(self) -> None:
+        torch.set_num_threads(self._num_threads)  # holds for the calling thread only
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_stopping or self._jobs or self._calls)
+                if self._is_stopping:
+                    return
+                calls, self._calls = self._calls, []
+                shares = self._schedule()
+            for call in calls:
+                call()
+            if shares:
+                self._postprocess(shares, self._run([(self._jobs[it.number], it.tokens) for it in shares]))
+
+    def _schedule(self) -> tuple[Share, ...]:
+        """Choose the next batch: of each cache the oldest work, if somebody still waits for it."""
+        for number in [number for number, job in self._jobs.items() if job.future.cancelled()]:
+            del self._jobs[number]
+        oldest: dict[SessionCache, int] = {}
+        for number, job in self._jobs.items():
+            oldest.setdefault(job.work.cache, number)
+        waiting = [Waiting(n, self._jobs[n].work.peer, self._jobs[n].left_tokens) for n in oldest.values()]
+        return plan_turn(waiting, self._last_turns, self._last_prompt_turns, self._limits)
+
+    def _run(self, batch: Sequence[tuple[_Job, int]]) -> list[Tensor | Exception]:
+        """Run the next tokens of each job; the outputs, or what went wrong."""
+        try:
+            return list(self._runner.run([job.chunk(tokens) for job, tokens in batch]))
+        except Exception as error:  # noqa: BLE001 - belongs to the callers, whose futures get it
+            if len(batch) == 1:
+                return [error]
+            return [self._run([alone])[0] for alone in batch]
+
+    def _postprocess(self, shares: Sequence[Share], results: Sequence[Tensor | Exception]) -> None:
+        """Note who was served, and answer those whose work is done."""
+        self._turn += 1
+        finished: list[tuple[asyncio.Future[Tensor], Tensor | Exception]] = []
+        with self._changed:
+            for share, result in zip(shares, results, strict=True):
+                turns = self._last_prompt_turns if share.is_prompt else self._last_turns
+                turns.pop(share.peer, None)
+                turns[share.peer] = self._turn
+                if len(turns) > MAX_REMEMBERED_PEERS:
+                    del turns[next(iter(turns))]
+                job = self._jobs[share.number]
+                if isinstance(result, Tensor):
+                    job.done_tokens += share.tokens
+                    job.outputs.append(result)
+                    if job.left_tokens:
+                        continue
+                    result = job.outputs[0] if len(job.outputs) == 1 else torch.cat(job.outputs)
+                finished.append((job.future, result))
+                del self._jobs[share.number]
+        self.progress += 1
+        if finished:
+            self._loop.call_soon_threadsafe(_settle_all, finished)
+
+    def _answer(self, function: Callable[[], T], future: asyncio.Future[T]) -> None:
+        result: T | Exception
+        try:
+            result = function()
+        except Exception as error:  # noqa: BLE001 - belongs to the caller, whose future gets it
+            result = error
+        self._loop.call_soon_threadsafe(_settle_all, [(future, result)])
+
+
+def is_finite(hidden: Tensor) -> bool:
+    """Tell whether `hidden` holds no NaN and no infinity: one cheap pass over a step's activations."""
+    return bool(torch.isfinite(hidden).all())
+
+
+def _settle_all(finished: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, result in finished:
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

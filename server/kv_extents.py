@@ -1,0 +1,109 @@
+"""The tensors of one layer of one session: a growing extent, and at most one read-only prefix before it.
+
+Keys and values of positions `[start, start + capacity)` lie in two contiguous tensors
+`[kv_heads, capacity, head_dim]`; those of `[0, start)` may be views of somebody else's extent, shared by
+a fork. Example: a session of 600 tokens, forked at 520 with pages of 16 tokens, gives the child a
+prefix view of `[0, 512)` and an extent that starts at 512 and holds 8 copied tokens.
+
+Who may use which pages is decided in kv_cache; here nothing is counted.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
+"""Keys `[kv_heads, tokens, key_dim]` and values `[kv_heads, tokens, value_dim]`."""
+
+GROWTH = 1.5
+MIN_CAPACITY_TOKENS = 32
+
+
+@dataclass(slots=True, eq=False)
+class Extent:
+    """Keys and values of one layer; replaced as a whole when it moves.
+
+    Only `frozen` changes in place: a fork, made by another thread while a layer is being moved, thus sees
+    one consistent extent, the old one or the new one.
+    """
+
+    keys: Tensor
+    values: Tensor
+    start: int
+    prefix: Pair | None
+    frozen: int
+    """Positions below this are seen by others (or are others'): never written in place."""
+
+    @property
+    def end(self) -> int:
+        """First position for which there is no room."""
+        return self.start + self.keys.shape[1]
+
+    def can_write(self, position: int, end: int) -> bool:
+        """Tell whether `[position, end)` can be written in place."""
+        return self.frozen <= position and self.start <= position and end <= self.end
+
+    def write(self, position: int, keys: Tensor, values: Tensor) -> None:
+        """Write `keys` and `values` [kv_heads, tokens, dim] at `position`; `can_write` has said yes."""
+        first = position - self.start
+        last = first + keys.shape[1]
+        self.keys[:, first:last].copy_(keys)
+        self.values[:, first:last].copy_(values)
+
+    def parts(self, end: int) -> tuple[Pair, ...]:
+        """Return views of positions `[0, end)`, in order: one pair, or the prefix and the rest."""
+        own = (self.keys[:, : end - self.start], self.values[:, : end - self.start])
+        return (own,) if self.prefix is None else (self.prefix, own)
+
+    def view(self, first: int, last: int) -> Pair:
+        """Return positions `[first, last)` as one pair; a copy only where they cross the prefix's end."""
+        if self.prefix is None or first >= self.start:
+            return _cut((self.keys, self.values), first - self.start, last - self.start)
+        if last <= self.start:
+            return _cut(self.prefix, first, last)
+        old_keys, old_values = _cut(self.prefix, first, self.start)
+        keys, values = _cut((self.keys, self.values), 0, last - self.start)
+        return torch.cat((old_keys, keys), 1), torch.cat((old_values, values), 1)
+
+    def fork(self, shared: int, position: int) -> "Extent":
+        """Return an extent that shows `[0, position)`, of which `[0, shared)` stays shared.
+
+        Copies nothing: the child copies `[shared, position)` when it first writes.
+        """
+        keys, values = self.view(shared, position)
+        prefix = self.view(0, shared) if shared else None
+        self.frozen = max(self.frozen, position)
+        return Extent(keys, values, start=shared, prefix=prefix, frozen=position)
+
+    def emptied(self, shared: int) -> "Extent | None":
+        """Return an extent of the shared prefix alone, with no memory of its own; None without a prefix."""
+        if not shared:
+            return None
+        no_keys, no_values = (half.new_empty((half.shape[0], 0, half.shape[2])) for half in self.view(0, 0))
+        return Extent(no_keys, no_values, start=shared, prefix=self.view(0, shared), frozen=shared)
+
+    def moved(self, shared: int, position: int, end: int) -> "Extent":
+        """Return a new extent for `[shared, end)` and more that holds a copy of `[shared, position)`."""
+        old_keys, old_values = self.view(shared, position)
+        grown = int(self.keys.shape[1] * GROWTH) if end > self.end else 0
+        capacity = max(end - shared, grown, MIN_CAPACITY_TOKENS)
+        prefix = self.view(0, shared) if shared else None
+        new = Extent(_room(old_keys, capacity), _room(old_values, capacity), shared, prefix, frozen=shared)
+        if position > shared:
+            new.write(shared, old_keys, old_values)
+        return new
+
+
+def new_extent(keys: Tensor, values: Tensor, capacity: int = 0) -> Extent:
+    """Return an empty extent with room for `capacity` tokens shaped like `keys` and `values`."""
+    capacity = max(capacity, keys.shape[1], MIN_CAPACITY_TOKENS)
+    return Extent(_room(keys, capacity), _room(values, capacity), start=0, prefix=None, frozen=0)
+
+
+def _room(like: Tensor, capacity: int) -> Tensor:
+    return like.new_empty((like.shape[0], capacity, like.shape[2]))
+
+
+def _cut(pair: Pair, first: int, last: int) -> Pair:
+    return pair[0][:, first:last], pair[1][:, first:last]

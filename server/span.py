@@ -1,0 +1,171 @@
+"""A span of a model's blocks that runs ragged batches, for any family, through the family's own forward.
+
+Rope per layer type, masks and layer types live in a model's forward, not in its blocks. So a span is the
+whole `*Model`, as block_loader makes it: a full-length list of blocks in which foreign ones, and the ends
+that are the client's, let hidden states through. Our input replaces whatever reaches the first own block:
+what a family does to embeddings is the client's work too.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from server.adapters import Adapter, find_adapter
+from server.attention import ATTENTION, Chunk, RaggedBatch, RaggedCache, current_batch, running_batch
+from swarm.checkpoint.skeleton import PassThrough, find_layers
+from swarm.errors import ConfigError
+from swarm.wire.blocks import Span
+
+_BATCH_DEPENDENT_ROPE = ("dynamic", "longrope")
+_KEPT_LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+
+
+class OwnBlock(nn.Module):
+    """A block that only those rows pass whose span contains it."""
+
+    def __init__(self, block: nn.Module, index: int, *, is_first: bool, returns_tuple: bool) -> None:
+        super().__init__()
+        self.block = block
+        self._index = index
+        self._is_first = is_first
+        self._returns_tuple = returns_tuple
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Run the block on the active rows of `hidden_states` [1, tokens, hidden]; the others stay."""
+        batch = current_batch()
+        if self._is_first:
+            hidden_states = batch.hidden
+        index = batch.enter(self._index).index
+        if index is None:
+            output = _first_of(self.block(hidden_states, *args, **kwargs))
+        elif index.numel():
+            args, kwargs = _pick((args, kwargs), hidden_states.shape[1], index)
+            active = _first_of(self.block(hidden_states[:, index], *args, **kwargs))
+            output = hidden_states.index_copy(1, index, active)
+        else:
+            output = hidden_states
+        batch.hidden = output
+        return (output, None) if self._returns_tuple else output
+
+
+class SpanModel:
+    """Consecutive blocks of a model, ready to run. One thread at a time: the compute thread."""
+
+    def __init__(self, model: PreTrainedModel, span: Span) -> None:
+        """Take over `model`, a family's base model as `block_loader.load_span` returns it for `span`.
+
+        Raises ConfigError if transformers offers no way to split the family.
+        """
+        self.span = span
+        self.model = model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+        self.adapter = _adapter_of(model)
+        self.hidden_size: int = model.config.hidden_size
+        self.max_positions = _steady_positions(model.config)
+        """Positions up to which rope does not depend on who else is in a batch; None if it never does."""
+        self._sliding = [kind != "full_attention" for kind in layer_types(model.config)]
+        blocks = find_blocks(model)
+        own = blocks[span.start]
+        self.device = next(own.parameters()).device
+        self.dtype = next(p.dtype for p in own.parameters() if p.is_floating_point())
+        self._wrap(blocks)
+        model.config._attn_implementation = ATTENTION
+
+    def _wrap(self, blocks: nn.ModuleList) -> None:
+        returns_tuple = self.adapter is not None and self.adapter.returns_tuple
+        returns_tuple |= any(isinstance(block, PassThrough) and block.returns_tuple for block in blocks)
+        for index in range(self.span.start, self.span.end):
+            if self.adapter is not None:
+                self.adapter.adapt(blocks[index])
+            is_first = index == self.span.start
+            blocks[index] = OwnBlock(blocks[index], index, is_first=is_first, returns_tuple=returns_tuple)
+
+    def own_block(self, index: int) -> nn.Module:
+        """Return block `index` of the model, without what stands around it here."""
+        block = find_blocks(self.model)[index]
+        assert isinstance(block, OwnBlock)
+        return block.block
+
+    def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        """Run all `chunks` as one batch; return [tokens, hidden] for each, in their order, on the CPU.
+
+        Their keys and values are cached, and each cache's `used` is set. Raises whatever the model raises;
+        what the chunks' caches hold above their positions is then undefined, and not counted as used.
+        """
+        with torch.inference_mode():
+            batch = RaggedBatch(chunks)
+            batch.hidden = batch.hidden.to(self.device, self.dtype)
+            with running_batch(batch):
+                self.model(
+                    inputs_embeds=batch.hidden,
+                    position_ids=batch.position_ids.to(self.device),
+                    past_key_values=RaggedCache(batch, self._sliding),
+                    use_cache=True,
+                )
+            output = batch.hidden[0].cpu()
+        found = {rows.chunk: output[rows.first : rows.last] for rows in batch.rows}
+        for chunk in chunks:
+            chunk.cache.used = chunk.end
+        return [found[chunk] for chunk in chunks]
+
+
+def find_blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the list of blocks of a base model. Raises ConfigError if there is none."""
+    blocks = model.get_submodule(find_layers(model, model.config.num_hidden_layers))
+    assert isinstance(blocks, nn.ModuleList)
+    return blocks
+
+
+def layer_types(config: PretrainedConfig) -> list[str]:
+    """Return the kind of attention of every block, as transformers calls it.
+
+    Raises ConfigError for blocks that keep something else than keys and values, or keep others'.
+    """
+    kinds: list[str] | None = getattr(config, "layer_types", None)
+    kinds = kinds or ["full_attention"] * int(config.num_hidden_layers)
+    foreign = sorted(set(kinds) - _KEPT_LAYER_TYPES)
+    if foreign or getattr(config, "num_kv_shared_layers", None):
+        raise ConfigError(
+            f"{config.model_type} models cannot be split yet: their blocks keep"
+            f" {', '.join(foreign) or 'keys and values in common'}"
+        )
+    return list(kinds)
+
+
+def _adapter_of(model: PreTrainedModel) -> Adapter | None:
+    adapter = find_adapter(model.config.model_type)
+    if adapter is None and not getattr(model, "_supports_attention_backend", False):
+        raise ConfigError(
+            f"{model.config.model_type} models cannot be split yet: transformers runs their attention apart"
+        )
+    return adapter
+
+
+def _steady_positions(config: PretrainedConfig) -> int | None:
+    """Return the original length of a rope that changes with the longest session of a batch, else None."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    nested = [kind for kind in rope.values() if isinstance(kind, dict)]
+    limits = [
+        int(kind.get("original_max_position_embeddings") or config.max_position_embeddings)
+        for kind in nested or [rope]
+        if any(name in str(kind.get("rope_type")) for name in _BATCH_DEPENDENT_ROPE)
+    ]
+    return min(limits, default=None)
+
+
+def _first_of(output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _pick(thing: Any, tokens: int, index: Tensor) -> Any:
+    """Pick rows `index` from every tensor `[1, tokens, ...]` inside `thing`; leave all else as it is."""
+    if isinstance(thing, Tensor):
+        is_per_token = thing.dim() > 1 and thing.shape[0] == 1 and thing.shape[1] == tokens
+        return thing[:, index] if is_per_token else thing
+    if isinstance(thing, tuple | list):
+        return type(thing)(_pick(each, tokens, index) for each in thing)
+    if isinstance(thing, dict):
+        return {name: _pick(each, tokens, index) for name, each in thing.items()}
+    return thing
