@@ -121,7 +121,8 @@ class Dht:
         try:
             async with asyncio.timeout(RPC_S):
                 await self._transport.connect(peer_id, [address])
-                await self._node.protocol.call_ping(native_id(peer_id))
+                if await self._node.protocol.call_ping(native_id(peer_id)) is not None:
+                    self._node.blacklist.register_success(native_id(peer_id))
         except (PeerUnreachable, TimeoutError) as error:
             logger.debug("initial peer %s does not answer: %s", peer_id, error)
 
@@ -141,16 +142,20 @@ async def open_dht(transport: Transport, initial_peers: Sequence[str] = ()) -> A
 
 
 async def announce_forever(
-    dht: Dht, make_record: Callable[[], bytes], changed: asyncio.Event | None = None
+    dht: Dht,
+    make_record: Callable[[], bytes],
+    changed: asyncio.Event | None = None,
+    *,
+    renew_s: float = RENEW_S,
 ) -> None:
-    """Announce what `make_record` returns every RENEW_S, and as soon as `changed` is set."""
+    """Announce what `make_record` returns every `renew_s`, and as soon as `changed` is set."""
     changed = changed or asyncio.Event()
     while True:
         changed.clear()
         if not await dht.announce(make_record()):
-            logger.warning("nobody took our record; trying again in %d s", RENEW_S)
+            logger.warning("nobody took our record; trying again in %d s", renew_s)
         try:
-            async with asyncio.timeout(RENEW_S):
+            async with asyncio.timeout(renew_s):
                 await changed.wait()
         except TimeoutError:
             continue

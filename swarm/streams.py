@@ -6,6 +6,7 @@ Works on any asyncio reader and writer; transport.py makes them.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -46,6 +47,18 @@ class ByteBudget:
             self._freed.set()
 
 
+@dataclass(frozen=True)
+class StreamRules:
+    """What the other end may send: frames of up to `limit` bytes, of one family of messages.
+
+    The rest of a frame must come within `half_frame_s` of its length.
+    """
+
+    limit: int
+    decoder: FrameDecoder
+    half_frame_s: float = HALF_FRAME_S
+
+
 class FrameStream:
     """One stream to or from `remote_id`, the peer's authenticated id. One task reads; any may write."""
 
@@ -54,20 +67,15 @@ class FrameStream:
         remote_id: PeerId,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        *,
-        limit: int,
-        decoder: FrameDecoder,
+        rules: StreamRules,
         budget: ByteBudget,
-        half_frame_s: float = HALF_FRAME_S,
     ) -> None:
         self.remote_id = remote_id
         self.frames_in = self.frames_out = self.bytes_in = self.bytes_out = 0
         self._reader = reader
         self._writer = writer
-        self._limit = limit
-        self._decoder = decoder
+        self._rules = rules
         self._budget = budget
-        self._half_frame_s = half_frame_s
 
     async def read(self) -> Frame:
         """Wait for the next frame, for as long as the peer says nothing.
@@ -76,20 +84,20 @@ class FrameStream:
         PeerUnreachable if the rest of a frame does not come within `half_frame_s`.
         """
         try:
-            size = body_bytes(await self._reader.readexactly(PREFIX_BYTES), self._limit)
+            size = body_bytes(await self._reader.readexactly(PREFIX_BYTES), self._rules.limit)
             async with self._budget.hold(size):
                 body = await self._read_body(size)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise EndOfStream(f"{self.remote_id} ended the stream", self.remote_id) from error
         self.frames_in += 1
         self.bytes_in += PREFIX_BYTES + size
-        return self._decoder.decode(body)
+        return self._rules.decoder.decode(body)
 
     async def _read_body(self, size: int) -> bytearray:
         """Grow with what really comes: a peer that only promises 64 MiB must not make us touch them."""
         body = bytearray()
         try:
-            async with asyncio.timeout(self._half_frame_s):
+            async with asyncio.timeout(self._rules.half_frame_s):
                 while len(body) < size:
                     chunk = await self._reader.read(min(size - len(body), CHUNK_BYTES))
                     if not chunk:
@@ -112,12 +120,12 @@ class FrameStream:
         except OSError as error:
             raise EndOfStream(f"{self.remote_id} ended the stream", self.remote_id) from error
 
-    def write_nowait(self, message: Message) -> bool:
-        """Send a frame unless the peer is slow or gone; tell whether it was sent. For what may be skipped."""
+    def write_nowait(self, message: Message, tensors: Sequence[torch.Tensor] = ()) -> bool:
+        """Send a frame unless the peer is slow or the stream has ended; tell whether it was sent."""
         transport = self._writer.transport
         if transport.is_closing() or transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             return False
-        self._send(message, ())
+        self._send(message, tensors)
         return True
 
     def _send(self, message: Message, tensors: Sequence[torch.Tensor]) -> None:

@@ -23,7 +23,7 @@ from swarm.background import finish
 from swarm.errors import ConfigError, PeerUnreachable
 from swarm.identity import Identity, holding, load_identity, temporary_identity
 from swarm.listening import check_host_maddrs, sentence_of_p2pd
-from swarm.streams import ByteBudget, EndOfStream, FrameStream
+from swarm.streams import ByteBudget, EndOfStream, FrameStream, StreamRules
 from swarm.wire.blocks import PeerId
 from swarm.wire.frames import BadFrame, FrameDecoder
 from swarm.wire.messages import SessionError
@@ -93,8 +93,9 @@ class Transport:
             raise PeerUnreachable(
                 f"no {protocol} stream to {peer_id}: {_first_line(error)}", peer_id
             ) from error
-        budget = ByteBudget(MAX_BYTES_PER_PEER)
-        return FrameStream(peer_id, reader, writer, limit=limit, decoder=decoder, budget=budget)
+        return FrameStream(
+            peer_id, reader, writer, StreamRules(limit, decoder), ByteBudget(MAX_BYTES_PER_PEER)
+        )
 
     async def serve(self, protocol: str, handler: Handler, *, limit: int, decoder: FrameDecoder) -> None:
         """Call `handler` with every stream that a peer opens; the stream is closed when it returns.
@@ -108,7 +109,7 @@ class Transport:
         ) -> None:
             peer_id = PeerId(info.peer_id.to_base58())
             budget = self._budgets.setdefault(peer_id, ByteBudget(MAX_BYTES_PER_PEER))
-            stream = FrameStream(peer_id, reader, writer, limit=limit, decoder=decoder, budget=budget)
+            stream = FrameStream(peer_id, reader, writer, StreamRules(limit, decoder), budget)
             await self._handle(protocol, handler, stream)
 
         await self.p2p.add_binary_stream_handler(protocol, accept)

@@ -36,10 +36,14 @@ async def test_a_failure_in_the_background_ends_the_block_and_is_raised_as_it_is
 
 async def test_a_failure_of_the_block_is_raised_as_it_is() -> None:
     events: list[str] = []
-    with pytest.raises(KeyError):
+
+    async def fail_in_the_block() -> None:
         async with running(forever(events)):
             await asyncio.sleep(0)
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail_in_the_block()
     assert events == ["ended"]
 
 
@@ -50,10 +54,13 @@ async def test_two_failures_are_raised_as_a_group() -> None:
         finally:
             raise OSError("clean-up failed")
 
-    with pytest.raises(ExceptionGroup) as caught:
+    async def fail_in_the_block() -> None:
         async with running(fail_when_cancelled()):
             await asyncio.sleep(0)
             raise ValueError("block failed")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await fail_in_the_block()
     assert {type(error) for error in caught.value.exceptions} == {OSError, ValueError}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from swarm.errors import PeerUnreachable
-from swarm.streams import ByteBudget, EndOfStream, FrameStream
+from swarm.streams import ByteBudget, EndOfStream, FrameStream, StreamRules
 from swarm.wire.blocks import PeerId
 from swarm.wire.frames import FROM_CHAIN, BadFrame, encode_frame
 from swarm.wire.messages import Hello, Pages
@@ -27,15 +27,8 @@ async def joined(
     reader, writer = await asyncio.open_connection(sock=ours)
     their_reader, their_writer = await asyncio.open_connection(sock=theirs)
     budget = budget or ByteBudget(LIMIT)
-    stream = FrameStream(
-        PeerId("1peer"),
-        reader,
-        writer,
-        limit=LIMIT,
-        decoder=FROM_CHAIN,
-        budget=budget,
-        half_frame_s=half_frame_s,
-    )
+    rules = StreamRules(LIMIT, FROM_CHAIN, half_frame_s)
+    stream = FrameStream(PeerId("1peer"), reader, writer, rules, budget)
     try:
         yield stream, their_reader, their_writer
     finally:

@@ -210,7 +210,7 @@ async def test_p2pd_ends_with_its_parent_however_that_ends(number: signal.Signal
         process.send_signal(number)
         async with asyncio.timeout(2):
             await process.wait()
-            while is_alive(p2pd):
+            while is_alive(p2pd):  # noqa: ASYNC110 - another process tells us nothing
                 await asyncio.sleep(0.01)
 
 
