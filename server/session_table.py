@@ -35,6 +35,7 @@ class Limits:
     sessions_per_peer: int = 256
     max_sessions: int = 4096
     max_lease_s: float = 7200.0
+    credit_ahead: int = 256
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from swarm.wire.bounds import ErrorCode
 from swarm.wire.messages import (
     Bind,
     BindAck,
+    Credit,
     Message,
     NextHop,
     Ready,
@@ -60,6 +61,7 @@ class HopSession:
     span: Span
     log: ReplayLog
     room: Callable[[int], int]
+    credit_ahead: int = 256
     epoch: int = -1
     stage: int = 0
     num_stages: int = 1
@@ -99,7 +101,7 @@ class HopSession:
 
     def fork(self, key: SessionKey, position: int, tag: int, room: Callable[[int], int]) -> "HopSession":
         """A child that shares `[0, position)`; the caller has asked `can_fork` and forks the KV cache."""
-        child = HopSession(key, self.span, self.log.fork(position), room)
+        child = HopSession(key, self.span, self.log.fork(position), room, self.credit_ahead)
         child._done = self._done.copy()
         child._done.truncate(position, tag)
         return child
@@ -124,6 +126,7 @@ class HopSession:
         """The connection to the successor stands, or cannot be had: acknowledge the bind."""
         if epoch != self.epoch:
             return []
+        self._has_room(max(self.commit, self._done.length) + self.credit_ahead)
         ack = BindAck(
             session=self.key.session,
             epoch=self.epoch,
@@ -254,7 +257,17 @@ class HopSession:
         if isinstance(message, StateStep):
             return self._pass_on_state(message, output)
         self.executed_seq = message.seq
-        return [self._pass_on(message, output)]
+        return [self._pass_on(message, output), *self._renew_credit(end)]
+
+    def _renew_credit(self, position: int) -> list[Effect]:
+        """Grant more before the client has to ask for it."""
+        if self.credit - position > self.credit_ahead // 2:
+            return []
+        before = self.credit
+        self._has_room(position + self.credit_ahead)
+        if self.credit == before:
+            return []
+        return [Tell(Credit(session=self.key.session, epoch=self.epoch, position=self.credit, stage=self.stage))]
 
     def _pass_on(self, step: Step, output: Payload) -> SendNext:
         links = step.links + 1
@@ -308,6 +321,8 @@ class HopSession:
         )
 
 
-def new_session(key: SessionKey, span: Span, budget: LogBudget, room: Callable[[int], int]) -> HopSession:
+def new_session(
+    key: SessionKey, span: Span, budget: LogBudget, room: Callable[[int], int], credit_ahead: int = 256
+) -> HopSession:
     """An empty session, to be bound."""
-    return HopSession(key, span, ReplayLog(budget), room)
+    return HopSession(key, span, ReplayLog(budget), room, credit_ahead)

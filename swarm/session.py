@@ -36,6 +36,7 @@ from swarm.wire.messages import (
     Bind,
     BindAck,
     Close,
+    Credit,
     ForkOf,
     NextHop,
     Ready,
@@ -249,11 +250,11 @@ class ClientSession:
             return self._lose({peer}, "busy")
         return self.bind(self.route, self._addresses)
 
-    def on_credit(self, stage: int, epoch: int, position: int) -> list[Effect]:
+    def on_credit(self, credit: Credit) -> list[Effect]:
         """A hop granted more room."""
-        if epoch != self.epoch or stage not in self.outbox.credit:
+        if credit.epoch != self.epoch or credit.stage not in self.outbox.credit:
             return []
-        self.outbox.credit[stage] = max(self.outbox.credit[stage], position)
+        self.outbox.credit[credit.stage] = max(self.outbox.credit[credit.stage], credit.position)
         return self._send()
 
     def retry(self, attempt: int) -> list[Effect]:

@@ -170,6 +170,7 @@ class Credit(Message, frozen=True, tag="credit", kw_only=True):
 
     session: Session
     epoch: Epoch
+    stage: Stage
     position: Position
 
 

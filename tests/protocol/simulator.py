@@ -425,7 +425,7 @@ class Simulator(WorldLike):
         elif isinstance(message, Ready):
             effects = session.on_ready(message)
         elif isinstance(message, Credit):
-            effects = session.on_credit(stage, message.epoch, message.position)
+            effects = session.on_credit(message)
         elif isinstance(message, SessionError):
             self.outcome.counts[f"error_{message.code}"] += 1
             effects = session.on_error(message)

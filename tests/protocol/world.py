@@ -125,7 +125,7 @@ class Server:
         self.span = span
         self.rooms = Rooms(capacity)
         self.budget = LogBudget(log_bytes, ListOperations())
-        self.table = SessionTable(span, FINGERPRINT, self.rooms, self.budget, Limits())
+        self.table = SessionTable(span, FINGERPRINT, self.rooms, self.budget, Limits(credit_ahead=4))
         self.is_frozen = False
         self.is_dead = False
         self.out: dict[SessionKey, Stream] = {}
@@ -139,7 +139,6 @@ class Server:
         try:
             if isinstance(message, Bind):
                 session, effects = self.table.bind(CLIENT, message, connection, now)
-                session.credit = max(session.credit, session.room(session.position + 4))
                 self.carry_out(session, effects)
                 self.retry_held()
             elif isinstance(message, StartReplay):
@@ -168,7 +167,9 @@ class Server:
             return
         session.credit = max(session.credit, session.room(want.position))
         if session.credit >= want.position:
-            answer: Message = Credit(session=want.session, epoch=session.epoch, position=session.credit)
+            answer: Message = Credit(
+                session=want.session, epoch=session.epoch, stage=session.stage, position=session.credit
+            )
         else:
             answer = SessionError(
                 session=want.session,
