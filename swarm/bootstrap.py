@@ -1,0 +1,99 @@
+"""`./murmur dht`: the node through which others join a swarm. It serves the DHT and relays; no blocks."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from swarm.dht import Dht, open_dht
+from swarm.errors import ConfigError
+from swarm.transport import Transport, open_transport
+
+DEFAULT_HOST = "/ip4/0.0.0.0/tcp/31337"
+REFRESH_S = 30.0
+EXAMPLES = """examples
+  ./murmur dht --identity bootstrap.key
+  ./murmur dht --identity bootstrap.key --announce-maddrs /ip4/203.0.113.7/tcp/31337
+  ./murmur dht --host-maddrs /ip4/127.0.0.1/tcp/0"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `./murmur dht`."""
+    parser.description = (
+        "A bootstrap and relay node: block servers and bots join the swarm through its address."
+    )
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--identity",
+        type=Path,
+        metavar="FILE",
+        help="key file; made on first use. Without it the address changes with every start",
+    )
+    parser.add_argument(
+        "--host-maddrs",
+        nargs="+",
+        default=[DEFAULT_HOST],
+        metavar="ADDRESS",
+        help=f"where to listen; port 0 takes any free one (default: {DEFAULT_HOST})",
+    )
+    parser.add_argument(
+        "--announce-maddrs", nargs="+", default=[], metavar="ADDRESS", help="where others reach this machine"
+    )
+    parser.add_argument(
+        "--initial-peers", nargs="+", default=[], metavar="ADDRESS", help="nodes of a swarm to join"
+    )
+    parser.add_argument(
+        "--ready-file",
+        type=Path,
+        metavar="FILE",
+        help="written once others can join: peer_id and addresses, JSON",
+    )
+
+
+async def run_bootstrap(arguments: argparse.Namespace) -> None:
+    """Serve until cancelled. Prints the addresses, one a line. Raises ConfigError for a mistake."""
+    async with (
+        open_transport(
+            arguments.identity,
+            initial_peers=arguments.initial_peers,
+            host_maddrs=arguments.host_maddrs,
+            announce_maddrs=arguments.announce_maddrs,
+        ) as transport,
+        open_dht(transport, arguments.initial_peers) as dht,
+    ):
+        say_where(transport.addresses)
+        if arguments.ready_file is not None:
+            write_ready_file(arguments.ready_file, transport)
+        await _serve_forever(dht)
+
+
+def say_where(addresses: Sequence[str]) -> None:
+    """Addresses on standard output, one a line, and on standard error what to do with them."""
+    sys.stdout.writelines(f"{address}\n" for address in addresses)
+    sys.stdout.flush()
+    sys.stderr.write(
+        "Others join this swarm with --initial-peers and one of these addresses. Ctrl-C ends it.\n"
+    )
+
+
+def write_ready_file(path: Path, transport: Transport) -> None:
+    """Write it at once or not at all: whoever waits for the file may read it as soon as it is there."""
+    content = json.dumps({"peer_id": transport.peer_id, "addresses": transport.addresses})
+    try:
+        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"{content}\n")
+        os.replace(draft, path)
+    except OSError as error:
+        raise ConfigError(f"the ready file {path} cannot be written: {error.strerror}") from error
+
+
+async def _serve_forever(dht: Dht) -> None:
+    while True:
+        await asyncio.sleep(REFRESH_S)
+        await dht.refresh_neighbours()
