@@ -32,6 +32,42 @@ async def running(*work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
         raise errors.exceptions[0] from errors.exceptions[0].__cause__
 
 
+class RunningGroup:
+    """Starts tasks that end with their block. See `running_group`."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def create_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work` beside the block; its failure ends the block."""
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def stop(self) -> None:
+        """Cancel what still runs."""
+        for task in self._tasks:
+            task.cancel()
+
+
+@asynccontextmanager
+async def running_group() -> AsyncIterator["RunningGroup"]:
+    """A task group whose tasks may be started at any time, and end with the block instead of keeping it."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            stopper = RunningGroup(group)
+            try:
+                yield stopper
+            finally:
+                stopper.stop()
+    except BaseExceptionGroup as errors:
+        if len(errors.exceptions) > 1:
+            raise
+        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+
+
 async def finish(work: Coroutine[Any, Any, T], within_s: float) -> T:
     """Run `work` to its end even if we are cancelled meanwhile; the cancellation goes on afterwards.
 

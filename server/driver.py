@@ -1,0 +1,189 @@
+"""Carries out what one session's state machine asks: compute, connect to the successor, send, tell.
+
+One task a session does the slow things in order; what can be done at once is done at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from server.executor import Executor, Overloaded, Work
+from server.kv_cache import KVFull
+from server.rooms import Rooms
+from server.session_effects import Effect, Execute, Link, SendNext, Tell
+from server.sessions import HopSession
+from swarm.background import running
+from swarm.errors import ContextTooLong, PeerUnreachable
+from swarm.outgoing import Outgoing
+from swarm.streams import FrameStream
+from swarm.wire.messages import Hello, Message, NextHop, StateStep, Step
+
+logger = logging.getLogger(__name__)
+
+LINK_S = 3.0
+MAX_UNREAD_STEPS = 32
+
+
+class OpenChain(Protocol):
+    """How a driver reaches a successor."""
+
+    async def __call__(self, next_hop: NextHop, hello: Hello) -> FrameStream:
+        """Open a chain stream and greet. Raises PeerUnreachable."""
+
+
+class SessionDriver:
+    """One session on this server: its machine, and the streams and computations around it."""
+
+    def __init__(
+        self,
+        session: HopSession,
+        rooms: Rooms,
+        dtype: torch.dtype,
+        tell: Callable[[Message], None],
+        open_chain: OpenChain,
+    ) -> None:
+        self.session = session
+        self.outgoing = Outgoing(self._on_broken)
+        self.last_used_s = 0.0
+        self.is_fetched = asyncio.Event()
+        self._rooms = rooms
+        self._executor: Executor = rooms.executor
+        self._dtype = dtype
+        self._tell = tell
+        self._open_chain = open_chain
+        self._jobs: asyncio.Queue[Link | Execute] = asyncio.Queue()
+        self._drained = asyncio.Event()
+        self._watch_epoch = asyncio.Event()
+        self._successor: FrameStream | None = None
+
+    async def run_forever(self) -> None:
+        """Do the slow work of the session until it is closed."""
+        try:
+            async with running(self.outgoing.pump_forever(), self._watch_forever()):
+                while True:
+                    job = await self._jobs.get()
+                    await (self._compute(job) if isinstance(job, Execute) else self._link(job))
+        finally:
+            self.outgoing.close()
+
+    def carry_out(self, effects: list[Effect]) -> None:
+        """Do, or put in line, what the machine asks for."""
+        for effect in effects:
+            if isinstance(effect, Tell):
+                self._tell(effect.message)
+            elif isinstance(effect, SendNext):
+                self._send_next(effect)
+            else:
+                self._begin(effect)
+
+    def on_frame(self, message: Step | StateStep, hidden: torch.Tensor, now_s: float) -> None:
+        """A step came along the chain."""
+        self.last_used_s = now_s
+        if isinstance(message, Step):
+            effects = self.session.on_step(message, hidden, is_blocked=self.outgoing.is_full)
+        else:
+            effects = self.session.on_state_step(message, hidden)
+        self.carry_out(effects)
+
+    async def has_room_for_more(self) -> None:
+        """Wait until the session has worked off what it accepted: the stream's sender is slowed down."""
+        while self.session.num_waiting >= MAX_UNREAD_STEPS:
+            self._drained.clear()
+            await self._drained.wait()
+
+    # --- slow work -----------------------------------------------------------------------------------
+
+    def _begin(self, job: Link | Execute) -> None:
+        if isinstance(job, Link):
+            self._successor = None
+            self.outgoing.begin(job.epoch)
+        self._jobs.put_nowait(job)
+
+    async def _compute(self, job: Execute) -> None:
+        try:
+            output = await self._executed(job)
+        except (KVFull, Overloaded) as error:
+            effects = self.session.failed("busy", str(error))
+        except ContextTooLong as error:
+            effects = self.session.failed("too_long", str(error))
+        except Exception:
+            logger.exception("a step of %d tokens failed", job.num_tokens)
+            effects = self.session.failed("internal", "the computation failed")
+        else:
+            # A row of a batch would keep the whole batch in the replay log's memory.
+            effects = self.session.executed(output.clone() if output._base is not None else output)
+        self._drained.set()
+        self.carry_out(effects)
+
+    async def _executed(self, job: Execute) -> torch.Tensor:
+        key = self.session.key
+        if not await self._rooms.wake(key):
+            raise KVFull("all KV pages of this server are in use")
+        hidden: torch.Tensor = job.payload.to(self._dtype)
+        work = Work(self._rooms.cache(key), self.session.span, job.position, hidden, key.client)
+        return await self._executor.run(work)
+
+    async def _link(self, link: Link) -> None:
+        if link.epoch != self.session.epoch:
+            return
+        is_linked = link.next is None or await self._linked(link.epoch, link.next)
+        self.carry_out(self.session.linked(link.epoch, is_linked=is_linked))
+
+    async def _linked(self, epoch: int, next_hop: NextHop) -> bool:
+        hello = Hello(
+            client=self.session.key.client,
+            session=self.session.key.session,
+            epoch=epoch,
+            stage=self.session.stage + 1,
+            slot=next_hop.slot,
+        )
+        try:
+            async with asyncio.timeout(LINK_S):
+                stream = await self._open_chain(next_hop, hello)
+        except (PeerUnreachable, TimeoutError) as error:
+            logger.info("no link to %s: %s", next_hop.peer, error or "no answer")
+            return False
+        if not self.outgoing.attach(stream, epoch):
+            stream.close()
+            return False
+        self._successor = stream
+        self._watch_epoch.set()
+        return True
+
+    async def _watch_forever(self) -> None:
+        """Notice at once when the successor closes our stream; it has nothing else to say there."""
+        while True:
+            await self._watch_epoch.wait()
+            self._watch_epoch.clear()
+            stream, epoch = self._successor, self.outgoing.epoch
+            if stream is None:
+                continue
+            try:
+                frame = await stream.read()
+                logger.info("%s refused our stream: %s", stream.remote_id, frame.message)
+            except (PeerUnreachable, ValueError) as error:
+                logger.debug("the link to %s ended: %s", stream.remote_id, error)
+            if stream is self._successor:
+                self._on_broken(epoch)
+
+    # --- the way out -----------------------------------------------------------------------------------
+
+    def _send_next(self, send: SendNext) -> None:
+        if send.epoch != self.outgoing.epoch:
+            return
+        if not self.outgoing.send(send.message, (send.payload,)):
+            self.carry_out(self.session.overflowed(send.message))
+
+    def _on_broken(self, epoch: int) -> None:
+        self._successor = None
+        self.carry_out(self.session.link_lost(epoch))
+
+
+def is_hidden(tensors: tuple[Any, ...], num_tokens: int, hidden_size: int) -> bool:
+    """Tell whether `tensors` are the hidden states that a step of `num_tokens` must carry."""
+    if len(tensors) != 1 or tensors[0].dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return False
+    return tuple(tensors[0].shape) == (num_tokens, hidden_size)

@@ -1,0 +1,266 @@
+"""A block server's sessions at work: the table, the pool, the executor, and a driver for each session."""
+
+import asyncio
+import functools
+import logging
+import time
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+
+from server.driver import OpenChain, SessionDriver
+from server.executor import Executor
+from server.kv_cache import KVPool
+from server.replay_log import LogBudget
+from server.rooms import Rooms
+from server.session_effects import SessionKey
+from server.session_table import Limits, Refused, SessionTable
+from swarm.wire.blocks import PeerId, SessionId, Span
+from swarm.wire.messages import (
+    Bind,
+    Credit,
+    Heartbeat,
+    Hello,
+    Message,
+    SessionError,
+    SessionProgress,
+    StartReplay,
+    WantCredit,
+)
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.25
+HELD_HELLO_S = 2.0
+IDLE_BEFORE_SPILL_S = 1.0
+MAX_HEARTBEAT_SESSIONS = 4096
+
+
+class TensorOperations:
+    """Payloads of the replay logs are tensors `[tokens, hidden]`."""
+
+    def num_bytes(self, payload: torch.Tensor) -> int:
+        return payload.numel() * payload.element_size()
+
+    def join(self, payloads: list[torch.Tensor]) -> torch.Tensor:
+        return payloads[0] if len(payloads) == 1 else torch.cat(payloads)
+
+
+@dataclass(frozen=True, slots=True)
+class HostedModel:
+    """What this server runs."""
+
+    span: Span
+    fingerprint: str
+    hidden_size: int
+    dtype: torch.dtype
+
+
+class Holder(Protocol):
+    """A control connection, as the host sees it: somebody who speaks for sessions and can be told things."""
+
+    def send(self, message: Message) -> None:
+        """Tell the client."""
+
+
+class Host:
+    """All sessions of this server. Control and chain streams call it; it never waits for a peer."""
+
+    def __init__(
+        self, model: HostedModel, pool: KVPool, executor: Executor, open_chain: OpenChain, log_bytes: int
+    ) -> None:
+        self.model = model
+        self.rooms = Rooms(pool, executor)
+        self.executor = executor
+        self.table = SessionTable(
+            model.span, model.fingerprint, self.rooms, LogBudget(log_bytes, TensorOperations()), Limits()
+        )
+        self._open_chain = open_chain
+        self._drivers: dict[SessionKey, SessionDriver] = {}
+        self._tasks: dict[SessionKey, asyncio.Task[None]] = {}
+        self._bound = asyncio.Condition()
+        self._group: asyncio.TaskGroup | None = None
+
+    # --- life --------------------------------------------------------------------------------------
+
+    async def run_forever(self) -> None:
+        """Drive sessions, end leases, make room. Ends with its caller."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._make_room_forever())
+            while True:
+                await asyncio.sleep(TICK_S)
+                self.table.expire(time.monotonic())
+                await self._sweep()
+
+    async def _sweep(self) -> None:
+        """End the drivers of sessions that are gone and give their pages back."""
+        for key in [key for key in self._drivers if self.table.get(key) is not self._drivers[key].session]:
+            del self._drivers[key]
+            self._tasks.pop(key).cancel()
+        await self.rooms.bury()
+
+    def _driver_of(self, key: SessionKey) -> SessionDriver:
+        """The driver of an open session, started if need be."""
+        session = self.table.get(key)
+        assert session is not None, "drivers are for open sessions"
+        assert self._group is not None, "the host does not run"
+        driver = self._drivers.get(key)
+        if driver is None or driver.session is not session:
+            if driver is not None:
+                self._tasks.pop(key).cancel()
+            tell = functools.partial(self._tell, key)
+            driver = SessionDriver(session, self.rooms, self.model.dtype, tell, self._open_chain)
+            self._drivers[key] = driver
+            self._tasks[key] = self._group.create_task(driver.run_forever())
+        driver.last_used_s = time.monotonic()
+        return driver
+
+    def _tell(self, key: SessionKey, message: Message) -> None:
+        holder = cast(Holder | None, self.table.holder(key))
+        if holder is not None:
+            holder.send(message)
+
+    # --- control -------------------------------------------------------------------------------------
+
+    async def bind(self, client: PeerId, bind: Bind, holder: Holder) -> None:
+        """Open, fork or re-bind a session. Raises Refused."""
+        key = SessionKey(client, SessionId(bind.session), bind.slot)
+        before = cast(Holder | None, self.table.holder(key))
+        _, effects = self.table.bind(client, bind, holder, time.monotonic())
+        if before is not None and before is not holder:
+            fenced = SessionError(session=bind.session, epoch=bind.epoch, code="fenced", stage=bind.stage)
+            before.send(fenced)
+        self._driver_of(key).carry_out(effects)
+        async with self._bound:
+            self._bound.notify_all()
+
+    def replay(self, client: PeerId, order: StartReplay) -> None:
+        """Feed a lost successor from the log. Raises Refused."""
+        key = SessionKey(client, SessionId(order.session), order.slot)
+        session = self.table.find(key, time.monotonic())
+        self._driver_of(key).carry_out(session.replay(order))
+
+    async def grant(self, client: PeerId, want: WantCredit) -> Message | None:
+        """Wait for room up to `want.position`, at most `want.wait_ms`. Raises Refused."""
+        key = SessionKey(client, SessionId(want.session), want.slot)
+        deadline = time.monotonic() + want.wait_ms / 1000
+        while True:
+            session = self.table.find(key, time.monotonic())
+            if session.epoch != want.epoch:
+                return None
+            session.credit = max(session.credit, session.room(want.position))
+            if session.credit >= want.position:
+                return Credit(
+                    session=want.session, epoch=want.epoch, stage=session.stage, position=session.credit
+                )
+            if time.monotonic() >= deadline:
+                return _busy(want, session.stage, session.position)
+            await self._wait_for_room(deadline)
+
+    async def _wait_for_room(self, deadline: float) -> None:
+        self.rooms.freed.clear()
+        try:
+            async with asyncio.timeout(min(TICK_S, deadline - time.monotonic())):
+                await self.rooms.freed.wait()
+        except TimeoutError:
+            return
+
+    def close(self, client: PeerId, session: SessionId) -> None:
+        """Free a session now."""
+        self.table.close(client, session)
+
+    def detach(self, holder: Holder, session: SessionId | None = None) -> None:
+        """A control connection ended, or let go of one session."""
+        self.table.detach(holder, time.monotonic(), session)
+
+    def heartbeat(self, holder: Holder, nonce: int = 0) -> Heartbeat:
+        """How we are, and the sessions for which this connection speaks."""
+        sessions = tuple(
+            SessionProgress(s.key.session, s.epoch, s.stage, s.executed_seq, s.credit)
+            for s in self.table.held_by(holder)
+        )
+        return Heartbeat(
+            nonce=nonce,
+            progress=self.executor.progress,
+            queue_depth=self.executor.queue_depth,
+            free_tokens=self.rooms.pool.free_tokens(len(self.model.span)),
+            sessions=sessions[:MAX_HEARTBEAT_SESSIONS],
+        )
+
+    # --- chain -----------------------------------------------------------------------------------------
+
+    async def admit(self, remote: PeerId, hello: Hello) -> SessionDriver:
+        """Wait for the bind that a chain stream belongs to, a little while. Raises Refused."""
+        deadline = time.monotonic() + HELD_HELLO_S
+        async with self._bound:
+            while True:
+                now = time.monotonic()
+                session = self.table.admit(remote, hello, now)
+                if session is not None:
+                    return self._driver_of(session.key)
+                if now >= deadline:
+                    raise Refused("unknown_session", "no bind came for this stream")
+                await _wait_until(self._bound, deadline - now)
+
+    # --- memory ------------------------------------------------------------------------------------------
+
+    async def _make_room_forever(self) -> None:
+        """When pages are short, put the session aside that nobody has used for longest."""
+        while True:
+            await self.rooms.is_short.wait()
+            self.rooms.is_short.clear()
+            await self.rooms.bury()
+            victim = self._idlest()
+            if victim is None:
+                await asyncio.sleep(TICK_S)
+                continue
+            key = victim.session.key
+            if not await self.rooms.put_aside(key) and self.table.get(key) is victim.session:
+                logger.info("no place to spill: a session's cache is dropped and will be replayed")
+                victim.session.drop_cache()
+                self.rooms.empty(key)
+                await self.rooms.bury()
+
+    def _idlest(self) -> SessionDriver | None:
+        now = time.monotonic()
+        idle = [
+            driver
+            for key, driver in self._drivers.items()
+            if self.table.get(key) is driver.session
+            and driver.session.is_idle
+            and driver.session.position
+            and self.rooms.cache(key).spilled is None
+        ]
+        idle = [driver for driver in idle if self._is_ripe(driver, now)]
+        return min(idle, key=self._when_missed, default=None)
+
+    def _when_missed(self, driver: SessionDriver) -> tuple[bool, float]:
+        """Detached sessions first, then those that nobody has used for longest."""
+        return self.table.holder(driver.session.key) is not None, driver.last_used_s
+
+    def _is_ripe(self, driver: SessionDriver, now: float) -> bool:
+        is_detached = self.table.holder(driver.session.key) is None
+        return is_detached or now - driver.last_used_s > IDLE_BEFORE_SPILL_S
+
+
+async def _wait_until(condition: asyncio.Condition, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            await condition.wait()
+    except TimeoutError:
+        return
+
+
+def _busy(want: WantCredit, stage: int, position: int) -> SessionError:
+    return SessionError(
+        session=want.session,
+        epoch=want.epoch,
+        code="busy",
+        message="no KV room came free in time",
+        stage=stage,
+        attempt=want.attempt,
+        position=position,
+        retry_after_ms=500,
+    )

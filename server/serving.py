@@ -1,0 +1,216 @@
+"""The streams that peers open to a block server: control and chain. Trusts nothing that comes in.
+
+What a stream brings is decoded and bounded by the transport; here it is matched with the peer that sent it
+and handed to the host.
+"""
+
+import asyncio
+import logging
+
+from server.driver import SessionDriver, is_hidden
+from server.host import Host
+from server.session_table import Refused
+from swarm.background import running
+from swarm.errors import PeerUnreachable
+from swarm.streams import EndOfStream, FrameStream
+from swarm.transport import Transport
+from swarm.wire.blocks import PeerId, SessionId
+from swarm.wire.frames import (
+    FROM_CHAIN,
+    FROM_CLIENT,
+    MAX_CHAIN_FRAME_BYTES,
+    MAX_CONTROL_FRAME_BYTES,
+    BadFrame,
+    Frame,
+)
+from swarm.wire.messages import (
+    Bind,
+    Close,
+    Detach,
+    Draining,
+    Hello,
+    Message,
+    NextHop,
+    Ping,
+    RecordPush,
+    SessionError,
+    StartReplay,
+    StateStep,
+    Step,
+    WantCredit,
+)
+from swarm.wire.protocols import CHAIN, CONTROL
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+FIRST_FRAME_S = 10.0
+MAX_WAITING_WANTS = 64
+
+
+class Connection:
+    """One client's control stream."""
+
+    def __init__(self, stream: FrameStream, host: Host) -> None:
+        self.client = stream.remote_id
+        self._stream = stream
+        self._host = host
+        self._wants: asyncio.Queue[WantCredit] = asyncio.Queue(MAX_WAITING_WANTS)
+
+    def send(self, message: Message) -> None:
+        """Tell the client. One that does not read is cut off: its sessions wait for it, detached."""
+        if not self._stream.write_nowait(message):
+            self._stream.close()
+
+    async def serve(self) -> None:
+        """Obey until the stream ends; then the sessions' leases begin."""
+        try:
+            async with running(self._beat_forever(), self._grant_forever()):
+                while True:
+                    await self._obey(await self._stream.read())
+        except EndOfStream:
+            logger.debug("%s hung up", self.client)
+        finally:
+            self._host.detach(self)
+
+    async def _beat_forever(self) -> None:
+        while True:
+            self.send(self._host.heartbeat(self))
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _grant_forever(self) -> None:
+        """Answer requests for credit in the order in which they came; each has its own deadline."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                want = await self._wants.get()
+                group.create_task(self._grant(want))
+
+    async def _grant(self, want: WantCredit) -> None:
+        try:
+            answer = await self._host.grant(self.client, want)
+        except Refused as refusal:
+            answer = _refusal(want, refusal)
+        if answer is not None:
+            self.send(answer)
+
+    async def _obey(self, frame: Frame) -> None:
+        message = frame.message
+        try:
+            if isinstance(message, Bind):
+                await self._host.bind(self.client, message, self)
+            elif isinstance(message, StartReplay):
+                self._host.replay(self.client, message)
+            elif isinstance(message, WantCredit):
+                await self._wants.put(message)
+            elif isinstance(message, Close):
+                self._host.close(self.client, SessionId(message.session))
+            elif isinstance(message, Detach):
+                self._host.detach(self, SessionId(message.session))
+            elif isinstance(message, Ping):
+                self.send(self._host.heartbeat(self, message.nonce))
+            else:
+                raise Refused("unsupported", f"this server does not speak {type(message).__name__} yet")
+        except Refused as refusal:
+            self.send(_refusal(message, refusal))
+
+
+class Serving:
+    """All streams of one block server."""
+
+    def __init__(self, transport: Transport, host: Host) -> None:
+        self._transport = transport
+        self._host = host
+        self._connections: set[Connection] = set()
+
+    async def start(self) -> None:
+        """Answer peers from now on."""
+        await self._transport.serve(
+            CONTROL, self._on_control, limit=MAX_CONTROL_FRAME_BYTES, decoder=FROM_CLIENT
+        )
+        await self._transport.serve(CHAIN, self._on_chain, limit=MAX_CHAIN_FRAME_BYTES, decoder=FROM_CHAIN)
+
+    @property
+    def num_clients(self) -> int:
+        """Open control connections."""
+        return len(self._connections)
+
+    def push_record(self, record: bytes) -> None:
+        """Tell connected clients what we announce, without the detour through the DHT."""
+        for connection in self._connections:
+            connection.send(RecordPush(record=record))
+
+    def push_draining(self, within_ms: int) -> None:
+        """Tell connected clients to go elsewhere."""
+        for connection in self._connections:
+            connection.send(Draining(within_ms=within_ms))
+
+    async def _on_control(self, stream: FrameStream) -> None:
+        connection = Connection(stream, self._host)
+        self._connections.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+
+    async def _on_chain(self, stream: FrameStream) -> None:
+        try:
+            async with asyncio.timeout(FIRST_FRAME_S):
+                hello = (await stream.read()).message
+            if not isinstance(hello, Hello):
+                raise Refused("bad_message", "a chain stream begins with Hello")
+            driver = await self._host.admit(stream.remote_id, hello)
+        except Refused as refusal:
+            stream.write_nowait(_refusal(hello, refusal))
+            return
+        except (TimeoutError, EndOfStream):
+            return
+        if hello.direction == "output":
+            await _hand_out(stream, driver, hello.epoch)
+        else:
+            await self._take_in(stream, driver)
+
+    async def _take_in(self, stream: FrameStream, driver: SessionDriver) -> None:
+        """Feed steps to the session for as long as the stream belongs to its epoch."""
+        while True:
+            await driver.has_room_for_more()
+            try:
+                frame = await stream.read()
+            except EndOfStream:
+                return
+            message = frame.message
+            if not isinstance(message, Step | StateStep):
+                raise BadFrame("only steps go down the chain")
+            if not is_hidden(frame.tensors, message.num_tokens, self._host.model.hidden_size):
+                raise BadFrame("a step carries the hidden states of its tokens, and nothing else")
+            driver.on_frame(message, frame.tensors[0], asyncio.get_running_loop().time())
+
+
+async def _hand_out(stream: FrameStream, driver: SessionDriver, epoch: int) -> None:
+    """Let the session's results leave through this stream until the client closes it."""
+    if not driver.outgoing.attach(stream, epoch):
+        return
+    try:
+        await stream.read()
+    except PeerUnreachable:
+        return
+
+
+def _refusal(message: Message, refusal: Refused) -> SessionError:
+    return SessionError(
+        session=getattr(message, "session", bytes(16)),
+        epoch=getattr(message, "epoch", 0),
+        code=refusal.code,
+        message=str(refusal)[:500],
+        stage=getattr(message, "stage", 0),
+        attempt=getattr(message, "attempt", 0),
+        retry_after_ms=refusal.retry_after_ms,
+    )
+
+
+async def open_chain(transport: Transport, next_hop: NextHop, hello: Hello) -> FrameStream:
+    """Open a chain stream to a successor and greet it. Raises PeerUnreachable."""
+    stream = await transport.open_stream(
+        PeerId(next_hop.peer), CHAIN, next_hop.addresses, limit=MAX_CONTROL_FRAME_BYTES, decoder=FROM_CHAIN
+    )
+    await stream.write(hello)
+    return stream

@@ -1,0 +1,178 @@
+"""Control streams to servers: one to each server that our sessions use, shared by all of them.
+
+A connection tells its sessions what the server says about them, and that it is lost: when the stream ends,
+when no heartbeat comes, or when the server beats while its compute thread stands still over waiting work.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from swarm.background import RunningGroup, running, running_group
+from swarm.errors import PeerError, PeerUnreachable
+from swarm.streams import FrameStream
+from swarm.transport import Transport
+from swarm.wire.blocks import PeerId, SessionId
+from swarm.wire.frames import FROM_SERVER, MAX_CONTROL_FRAME_BYTES, BadFrame
+from swarm.wire.messages import Draining, Heartbeat, Message, Ping, RecordPush
+from swarm.wire.protocols import CONTROL
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+MISSED_BEATS = 2
+STILL_BEATS = 10
+CONNECT_S = 5.0
+RTT_WEIGHT = 0.3
+
+
+class Listener(Protocol):
+    """A session, as a connection sees it."""
+
+    def on_message(self, peer_id: PeerId, message: Message) -> None:
+        """The server said something about this session."""
+
+    def on_lost(self, peer_id: PeerId, reason: str) -> None:
+        """The server is gone, or must be taken for gone."""
+
+
+class Connection:
+    """One control stream."""
+
+    def __init__(self, stream: FrameStream, on_record: Callable[[PeerId, bytes], None]) -> None:
+        self.peer_id = stream.remote_id
+        self.rtt_s: float | None = None
+        self.is_draining = False
+        self.last_beat_s = time.monotonic()
+        self._stream = stream
+        self._on_record = on_record
+        self._listeners: dict[SessionId, Listener] = {}
+        self._pings: dict[int, float] = {}
+        self._last_progress = (-1, 0)
+
+    def send(self, session_id: SessionId, listener: Listener, message: Message) -> None:
+        """Say something for a session, and listen for it from now on."""
+        self._listeners[session_id] = listener
+        if not self._stream.write_nowait(message):
+            self._stream.close()
+
+    def forget(self, session_id: SessionId) -> None:
+        """The session is closed or has moved away."""
+        self._listeners.pop(session_id, None)
+
+    async def serve(self) -> str:
+        """Pass on what the server says until it is lost; returns why it is."""
+        try:
+            async with running(self._watch_forever()):
+                while True:
+                    self._hear((await self._stream.read()).message)
+        except BadFrame as error:
+            return f"it broke the rules: {error}"
+        except PeerError as error:
+            return str(error)
+        finally:
+            self._stream.close()
+
+    def lose(self, reason: str) -> None:
+        """Tell every session that the server is lost."""
+        listeners, self._listeners = self._listeners, {}
+        for listener in listeners.values():
+            listener.on_lost(self.peer_id, reason)
+
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, Heartbeat):
+            self._hear_beat(message)
+        elif isinstance(message, RecordPush):
+            self._on_record(self.peer_id, message.record)
+        elif isinstance(message, Draining):
+            self.is_draining = True
+            self.lose("it is about to stop")
+        else:
+            listener = self._listeners.get(SessionId(getattr(message, "session", b"")))
+            if listener is not None:
+                listener.on_message(self.peer_id, message)
+
+    def _hear_beat(self, beat: Heartbeat) -> None:
+        now = time.monotonic()
+        self.last_beat_s = now
+        asked_s = self._pings.pop(beat.nonce, None)
+        if asked_s is not None:
+            sample = now - asked_s
+            self.rtt_s = sample if self.rtt_s is None else self.rtt_s + RTT_WEIGHT * (sample - self.rtt_s)
+            return
+        progress, still = self._last_progress
+        is_still = beat.queue_depth > 0 and beat.progress == progress
+        self._last_progress = (beat.progress, still + 1 if is_still else 0)
+        if self._last_progress[1] >= STILL_BEATS:
+            raise PeerUnreachable(f"{self.peer_id} beats, but its computation stands still", self.peer_id)
+
+    async def _watch_forever(self) -> None:
+        """Measure the round trip, and lose patience after MISSED_BEATS heartbeats."""
+        nonce = 0
+        while True:
+            nonce += 1
+            self._pings[nonce] = time.monotonic()
+            self._pings.pop(nonce - 8, None)
+            self._stream.write_nowait(Ping(nonce=nonce))
+            await asyncio.sleep(HEARTBEAT_S)
+            if time.monotonic() - self.last_beat_s > MISSED_BEATS * HEARTBEAT_S:
+                raise PeerUnreachable(f"{self.peer_id} has fallen silent", self.peer_id)
+
+
+class Connections:
+    """All control streams of this client. See `open_connections`."""
+
+    def __init__(
+        self, transport: Transport, group: RunningGroup, on_record: Callable[[PeerId, bytes], None]
+    ) -> None:
+        self._transport = transport
+        self._group = group
+        self._on_record = on_record
+        self._open: dict[PeerId, Connection] = {}
+        self._opening: dict[PeerId, asyncio.Lock] = {}
+
+    @property
+    def rtts_s(self) -> dict[PeerId, float]:
+        """Measured round trips to the servers that we are connected to."""
+        return {peer: link.rtt_s for peer, link in self._open.items() if link.rtt_s is not None}
+
+    def find(self, peer_id: PeerId) -> Connection | None:
+        """The open connection to a server, if there is one."""
+        return self._open.get(peer_id)
+
+    async def reach(self, peer_id: PeerId, addresses: Sequence[str]) -> Connection:
+        """The connection to a server, opened if need be. Raises PeerUnreachable."""
+        async with self._opening.setdefault(peer_id, asyncio.Lock()):
+            if peer_id not in self._open:
+                self._open[peer_id] = await self._connected(peer_id, addresses)
+                self._group.create_task(self._serve(self._open[peer_id]))
+            return self._open[peer_id]
+
+    async def _connected(self, peer_id: PeerId, addresses: Sequence[str]) -> Connection:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                stream = await self._transport.open_stream(
+                    peer_id, CONTROL, addresses, limit=MAX_CONTROL_FRAME_BYTES, decoder=FROM_SERVER
+                )
+        except TimeoutError as error:
+            raise PeerUnreachable(f"{peer_id} does not answer", peer_id) from error
+        return Connection(stream, self._on_record)
+
+    async def _serve(self, connection: Connection) -> None:
+        reason = await connection.serve()
+        logger.info("lost %s: %s", connection.peer_id, reason)
+        if self._open.get(connection.peer_id) is connection:
+            del self._open[connection.peer_id]
+        connection.lose(reason)
+
+
+@asynccontextmanager
+async def open_connections(
+    transport: Transport, on_record: Callable[[PeerId, bytes], None]
+) -> AsyncIterator[Connections]:
+    """Keep connections for the length of the block."""
+    async with running_group() as group:
+        yield Connections(transport, group, on_record)

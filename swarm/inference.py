@@ -1,0 +1,431 @@
+"""An inference session: the streams, timers and tensors around the client's state machine.
+
+The machine (session.py) decides; this file carries out, in order, and gives it what comes in. Whatever
+happens to servers meanwhile, a step returns what the unsplit model would return, or raises.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+import torch
+
+from swarm.background import running
+from swarm.chains import Chains
+from swarm.errors import (
+    ContextTooLong,
+    LocalProtocolError,
+    NoRouteError,
+    PeerBusy,
+    SessionLost,
+    SwarmError,
+    SwarmTimeout,
+)
+from swarm.history import History
+from swarm.inputs import Inputs
+from swarm.network import Network
+from swarm.session import ClientSession, Phase, Ticket, reattach
+from swarm.session_effects import (
+    Broken,
+    Deliver,
+    Effect,
+    NeedRoute,
+    OpenChain,
+    RetryLater,
+    SendState,
+    SendStep,
+    TellHop,
+)
+from swarm.wire.blocks import PeerId, Route, SessionId
+from swarm.wire.messages import BindAck, Credit, Message, Ready, SessionError, StepResult
+from swarm.wire.tags import TagChain
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.25
+ACK_S = 4.0
+STALL_S = 30.0
+RECOVER_S = 60.0
+PREFILL_CHUNK_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that a person who waits may want to know."""
+
+    kind: str
+    """`lost`: a server is gone. `recovered`: the answer goes on after `pause_s`."""
+    reason: str = ""
+    peers: frozenset[PeerId] = frozenset()
+    pause_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Messages of this session, for the tests and the curious."""
+
+    steps_out: int = 0
+    results_in: int = 0
+    direct_links: int = 0
+    relayed_frames: int = 0
+    rebinds: int = 0
+
+
+class InferenceSession:
+    """One conversation's KV cache, along a chain of servers. See `open_session`."""
+
+    def __init__(
+        self,
+        machine: ClientSession,
+        network: Network,
+        inputs: Inputs,
+        save_ticket: Callable[[bytes], None] | None = None,
+        max_positions: int | None = None,
+    ) -> None:
+        self.counters = Counters()
+        self.on_notice: Callable[[Notice], None] = lambda notice: None
+        self._machine = machine
+        self._network = network
+        self._inputs = inputs
+        self._save_ticket = save_ticket
+        self._max_positions = max_positions
+        self._waiting: dict[int, asyncio.Future[torch.Tensor]] = {}
+        self._chains = Chains(network, self._on_frame, self._on_chain_broken, self.counters)
+        self._lost: set[PeerId] = set()
+        self._must_route = asyncio.Event()
+        self._error: SwarmError | None = None
+        self._last_error: SessionError | None = None
+        self._last_progress_s = time.monotonic()
+        self._phase_since_s = time.monotonic()
+        self._paused_since_s: float | None = None
+
+    # --- what callers use ------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Tokens in the session."""
+        return self._machine.position
+
+    @property
+    def ids(self) -> list[int]:
+        """Token ids in the session; -1 where hidden states were given."""
+        return self._inputs.ids
+
+    @property
+    def route(self) -> Route:
+        """Servers in use now."""
+        return self._machine.route
+
+    async def feed(self, ids: Sequence[int], rows: int = 1) -> torch.Tensor:
+        """Append token ids; returns the last block's output for the last `rows` of them, `[rows, hidden]`.
+
+        Long inputs are cut into chunks that follow each other through the hops. Raises ContextTooLong,
+        NoRouteError, PeerBusy, SessionLost or SwarmTimeout; the session is then as it was before, or lost.
+        """
+        return await self._run(len(ids), rows, lambda at, n: self._inputs.append_ids(ids[at : at + n]))
+
+    async def step(self, hidden: torch.Tensor, rows: int | None = None) -> torch.Tensor:
+        """Append hidden states `[tokens, hidden]`; returns the last block's output for the last `rows`."""
+        rows = len(hidden) if rows is None else rows
+        return await self._run(
+            len(hidden), rows, lambda at, n: self._inputs.append_hidden(hidden[at : at + n])
+        )
+
+    def rollback(self, position: int) -> None:
+        """Forget everything from `position` on; costs nothing until the next step."""
+        effects = self._machine.rollback(position)
+        self._inputs.truncate(position)
+        self._carry_out(effects)
+
+    @asynccontextmanager
+    async def fork(self, position: int | None = None) -> AsyncIterator["InferenceSession"]:
+        """A new session that shares our first `position` tokens (default: all) with us, copy-on-write."""
+        at = self.position if position is None else position
+        child = self._machine.fork(SessionId(secrets.token_bytes(16)), at)
+        session = InferenceSession(
+            child, self._network, self._inputs.fork(at), max_positions=self._max_positions
+        )
+        async with _running_session(session, self._machine.route):
+            yield session
+
+    def ticket(self) -> bytes:
+        """What `open_session` needs to re-attach to this session later, with the same identity."""
+        return msgspec.msgpack.encode(self._machine.ticket())
+
+    # --- steps -----------------------------------------------------------------------------------------
+
+    async def _run(self, num_tokens: int, rows: int, append: Callable[[int, int], list[int]]) -> torch.Tensor:
+        if self._error is not None:
+            raise self._error
+        before = self.position
+        if self._max_positions is not None and before + num_tokens > self._max_positions:
+            raise ContextTooLong(
+                f"{before + num_tokens} tokens are more than the {self._max_positions} that this model takes"
+            )
+        try:
+            outputs = [
+                await future for future in self._start_steps(num_tokens, min(rows, num_tokens), append)
+            ]
+        except BaseException:
+            self._undo(before)
+            raise
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _start_steps(
+        self, num_tokens: int, rows: int, append: Callable[[int, int], list[int]]
+    ) -> list[asyncio.Future[torch.Tensor]]:
+        """Put all chunks in line, so that they follow each other through the hops without waiting for us."""
+        futures = []
+        for start in range(0, max(1, num_tokens), PREFILL_CHUNK_TOKENS):
+            size = min(PREFILL_CHUNK_TOKENS, num_tokens - start)
+            wanted = max(0, min(size, rows - (num_tokens - start - size)))
+            futures.append(self._start_step(append(start, size), wanted))
+        return futures
+
+    def _start_step(self, labels: list[int], rows: int) -> asyncio.Future[torch.Tensor]:
+        if not len(self._waiting):
+            self._last_progress_s = time.monotonic()
+        number, effects = self._machine.step(labels, rows)
+        future: asyncio.Future[torch.Tensor] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._carry_out(effects)
+        return future
+
+    def _undo(self, position: int) -> None:
+        """A step was given up: what it appended never happened."""
+        for future in self._waiting.values():
+            future.cancel()
+        self._waiting.clear()
+        if self._machine.phase is not Phase.CLOSED and self.position > position:
+            self.rollback(position)
+
+    # --- effects ---------------------------------------------------------------------------------------
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, SendStep | SendState):
+                self._send(effect)
+            elif isinstance(effect, Deliver):
+                self._deliver(effect)
+            elif isinstance(effect, TellHop):
+                self._tell(effect)
+            elif isinstance(effect, OpenChain):
+                self._chains.begin(self._machine, effect)
+                self._phase_since_s = time.monotonic()
+                self.counters.rebinds += 1
+            elif isinstance(effect, NeedRoute):
+                self._need_route(effect)
+            elif isinstance(effect, RetryLater):
+                loop = asyncio.get_running_loop()
+                loop.call_later(effect.after_ms / 1000, self._retry, self._machine.epoch, effect.attempt)
+            elif isinstance(effect, Broken):
+                self._fail(_broken(effect))
+
+    def _send(self, effect: SendStep | SendState) -> None:
+        step = effect.step
+        start, end = step.position, step.position + step.num_tokens
+        if isinstance(effect, SendState):
+            inputs = self._inputs.fork(end)
+            self._chains.send(step, lambda: (inputs.read(start, end),))
+            return
+        self.counters.steps_out += 1
+        self._chains.send(step, (self._inputs.read(start, end),))
+
+    def _deliver(self, effect: Deliver) -> None:
+        now = time.monotonic()
+        self._last_progress_s = now
+        self.counters.results_in += 1
+        self.counters.direct_links += max(0, effect.links - 1)
+        if self._paused_since_s is not None:
+            pause_s, self._paused_since_s = now - self._paused_since_s, None
+            self._lost.clear()
+            self.on_notice(Notice("recovered", pause_s=pause_s))
+        future = self._waiting.pop(effect.number, None)
+        if future is not None and not future.done():
+            assert isinstance(effect.payload, torch.Tensor)
+            future.set_result(effect.payload)
+
+    def _tell(self, effect: TellHop) -> None:
+        peer_id = self._machine.route[effect.stage].peer_id
+        connection = self._network.connection(peer_id)
+        if connection is not None:
+            connection.send(self._machine.session_id, self, effect.message)
+        elif self._machine.phase is not Phase.CLOSED:
+            asyncio.get_running_loop().call_soon(self.on_lost, peer_id, "the connection ended")
+
+    def _need_route(self, effect: NeedRoute) -> None:
+        self._phase_since_s = time.monotonic()
+        self._lost |= effect.lost
+        if self._paused_since_s is None:
+            self._paused_since_s = time.monotonic()
+        logger.info("re-routing: %s", effect.reason)
+        self.on_notice(Notice("lost", effect.reason, effect.lost))
+        self._must_route.set()
+
+    def _retry(self, epoch: int, attempt: int) -> None:
+        if epoch == self._machine.epoch and self._machine.phase is not Phase.CLOSED:
+            self._carry_out(self._machine.retry(attempt))
+
+    def _fail(self, error: SwarmError) -> None:
+        """Nothing can be had any more: every waiting step learns why."""
+        self._error = error
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+    # --- what comes in ---------------------------------------------------------------------------------
+
+    def on_message(self, peer_id: PeerId, message: Message) -> None:
+        """A server said something about this session on its control stream."""
+        stage = getattr(message, "stage", -1)
+        route = self._machine.route
+        if not 0 <= stage < len(route) or route[stage].peer_id != peer_id:
+            return
+        if isinstance(message, SessionError):
+            logger.info("%s says %s: %s", peer_id, message.code, message.message)
+            self._last_error = message
+            self._carry_out(self._machine.on_error(message))
+        elif isinstance(message, BindAck):
+            self._carry_out(self._machine.on_ack(message))
+        elif isinstance(message, Ready):
+            self._last_progress_s = time.monotonic()
+            self._carry_out(self._machine.on_ready(message))
+        elif isinstance(message, Credit):
+            self._carry_out(self._machine.on_credit(message))
+
+    def on_lost(self, peer_id: PeerId, reason: str) -> None:
+        """A server is gone, or must be taken for gone."""
+        if self._machine.phase is Phase.CLOSED:
+            return
+        if reason != "it is about to stop":
+            self._network.health.failed(peer_id)
+        self._carry_out(self._machine.on_lost(frozenset([peer_id]), reason))
+
+    def _on_frame(self, peer_id: PeerId, message: StepResult, rows: torch.Tensor) -> None:
+        if rows.shape[-1:] and not bool(torch.isfinite(rows).all()):
+            self._network.health.failed(peer_id)
+            self._carry_out(self._machine.on_lost(frozenset([peer_id]), "what it sent is not finite"))
+            return
+        self._carry_out(self._machine.on_result(message, rows))
+
+    def _on_chain_broken(self, peer_id: PeerId, epoch: int, reason: str) -> None:
+        if epoch == self._machine.epoch:
+            self.on_lost(peer_id, reason)
+
+    # --- steering ----------------------------------------------------------------------------------------
+
+    async def steer_forever(self) -> None:
+        """Find routes when they are needed, and lose patience when nothing moves."""
+        while True:
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._must_route.wait()
+            except TimeoutError:
+                self._check_patience()
+                continue
+            self._must_route.clear()
+            await self._find_route()
+
+    async def _find_route(self) -> None:
+        keep = tuple(hop for hop in self._machine.route if hop.peer_id not in self._lost)
+        try:
+            route = await self._network.reach_route(self._lost, keep, RECOVER_S)
+        except NoRouteError as error:
+            self._fail(error)
+            return
+        self.bind(route)
+
+    def bind(self, route: Route) -> None:
+        """Bind a route; the new epoch is written down before it is used."""
+        if self._machine.phase is Phase.CLOSED:
+            return
+        effects = self._machine.bind(route, self._network.addresses(route))
+        if self._save_ticket is not None:
+            self._save_ticket(self.ticket())
+        self._carry_out(effects)
+
+    def _check_patience(self) -> None:
+        now = time.monotonic()
+        machine = self._machine
+        if machine.phase is Phase.BINDING and now - self._phase_since_s > ACK_S and machine.missing_acks:
+            silent = frozenset(machine.missing_acks)
+            self._carry_out(machine.on_lost(silent, "it does not answer a bind"))
+        if not self._waiting or self._error is not None:
+            return
+        if now - self._last_progress_s > RECOVER_S:
+            self._fail(self._why_stuck())
+        elif now - max(self._phase_since_s, self._last_progress_s) > STALL_S and machine.is_bound:
+            logger.warning("no progress for %d s: binding the route anew", STALL_S)
+            self.bind(machine.route)
+
+    def _why_stuck(self) -> SwarmError:
+        error = self._last_error
+        if error is not None and error.code == "busy" and error.stage < len(self.route):
+            peer_id = self.route[error.stage].peer_id
+            return PeerBusy("the servers have no room now; try again later", peer_id, 5.0)
+        return SwarmTimeout(f"the swarm did not answer within {RECOVER_S:.0f} s")
+
+    def shut(self) -> None:
+        """Say farewell to the servers."""
+        self._carry_out(self._machine.close())
+        self._fail(LocalProtocolError("the session is closed"))
+        for hop in self._machine.route:
+            connection = self._network.connection(hop.peer_id)
+            if connection is not None:
+                connection.forget(self._machine.session_id)
+
+    async def serve_chains_forever(self) -> None:
+        """Keep the chain's streams open and read what comes back."""
+        await self._chains.run_forever()
+
+
+def _broken(effect: Broken) -> SwarmError:
+    if effect.code == "too_long":
+        return ContextTooLong(effect.message or "the conversation is longer than a server can take")
+    return SessionLost("this session goes on elsewhere: a newer holder has taken it over")
+
+
+@asynccontextmanager
+async def _running_session(session: InferenceSession, route: Route = ()) -> AsyncIterator[None]:
+    async with running(session.steer_forever(), session.serve_chains_forever()):
+        try:
+            if route:
+                session.bind(route)
+            else:
+                session._must_route.set()
+            yield
+        finally:
+            session.shut()
+
+
+@asynccontextmanager
+async def open_session(
+    network: Network,
+    inputs: Inputs,
+    *,
+    ticket: bytes | None = None,
+    save_ticket: Callable[[bytes], None] | None = None,
+    max_positions: int | None = None,
+) -> AsyncIterator[InferenceSession]:
+    """Open a session over the swarm, or re-attach to the one of `ticket`, whose history `inputs` holds.
+
+    `save_ticket` is called before each new epoch is used. The session is closed with the block.
+    """
+    client = network.transport.peer_id
+    keep: Route = ()
+    if ticket is None:
+        history = History(TagChain(secrets.token_bytes(16)))
+        machine = ClientSession(SessionId(secrets.token_bytes(16)), client, network.fingerprint, history)
+    else:
+        machine = reattach(
+            msgspec.msgpack.decode(ticket, type=Ticket), inputs.ids, client, network.fingerprint
+        )
+        inputs.truncate(machine.position)
+    session = InferenceSession(machine, network, inputs, save_ticket, max_positions)
+    async with _running_session(session, keep):
+        yield session

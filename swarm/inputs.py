@@ -1,0 +1,66 @@
+"""What a session has put in front of the first block: token ids, or hidden states, by position.
+
+From here the client replays when no hop's log covers a gap, so nothing of it is ever dropped.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+
+import torch
+
+Embed = Callable[[list[int], int], torch.Tensor]
+
+
+class Inputs:
+    """The history's inputs. Token ids are kept as ids and embedded when they are needed."""
+
+    def __init__(self, embed: Embed) -> None:
+        self._embed = embed
+        self._ids: list[int] = []
+        self._hidden: dict[int, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def ids(self) -> list[int]:
+        """Token ids by position; -1 where hidden states were given instead."""
+        return list(self._ids)
+
+    def append_ids(self, ids: Sequence[int]) -> list[int]:
+        """Add tokens; returns their labels for the history's tags."""
+        self._ids += ids
+        return list(ids)
+
+    def append_hidden(self, hidden: torch.Tensor) -> list[int]:
+        """Add hidden states `[tokens, hidden]`; returns fresh labels: equal values are not equal steps."""
+        start = len(self._ids)
+        self._ids += [-1] * len(hidden)
+        for offset, row in enumerate(hidden.detach()):
+            self._hidden[start + offset] = row
+        return [secrets.randbits(63) for _ in range(len(hidden))]
+
+    def truncate(self, position: int) -> None:
+        """Forget everything from `position` on."""
+        for index in range(position, len(self._ids)):
+            self._hidden.pop(index, None)
+        del self._ids[position:]
+
+    def read(self, start: int, end: int) -> torch.Tensor:
+        """Input of the first block for `[start, end)`, `[tokens, hidden]`."""
+        ids = self._ids[start:end]
+        if -1 not in ids:
+            return self._embed(ids, start)
+        return torch.stack([self._row(index) for index in range(start, end)])
+
+    def fork(self, position: int) -> "Inputs":
+        """The first `position` inputs."""
+        child = Inputs(self._embed)
+        child._ids = self._ids[:position]
+        child._hidden = {index: row for index, row in self._hidden.items() if index < position}
+        return child
+
+    def _row(self, index: int) -> torch.Tensor:
+        if index in self._hidden:
+            return self._hidden[index]
+        return self._embed([self._ids[index]], index)[0]
