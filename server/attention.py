@@ -4,8 +4,10 @@ A batch is `[1, total_tokens, hidden]`: the tokens of several sessions, one afte
 see it as one matrix. Attention is told apart here, through three hooks of transformers:
 
     AttentionMaskInterface   hands us the family's mask *function*; we keep it, nothing is built
-    Cache.update             new keys and values of a layer: each session's rows go to its own extent
-    AttentionInterface       attention of a layer: each session's rows against its own keys
+    Cache.update             tells which layer runs; what attention gets is cached, not what is given here,
+                             since some families unpack keys and values from it only then
+    AttentionInterface       attention of a layer: each session's new keys and values go to its own extent,
+                             its rows attend to what is there
 
 Example: sessions at positions 40 (decoding, 1 token) and 0 (a prompt of 3) make a batch of 4 tokens with
 position ids [40, 0, 1, 2]; row 0 attends to 41 keys of its session, rows 1 to 3 to 3 keys of theirs.
@@ -26,7 +28,6 @@ from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from server.attention_kernels import Options, Visible, attend_rows
 from server.kv_cache import SessionCache
-from server.kv_extents import Extent
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
 
@@ -81,8 +82,10 @@ class RaggedBatch:
         self.hidden = torch.cat([chunk.hidden for chunk in self.chunks])[None]
         """Hidden states `[1, tokens, hidden]` before the first own block, then after the last that ran."""
         self.segment = Segment(self.rows, None)
-        self.extents: list[Extent] | None = None
-        """Where the layer that runs now keeps each chunk's keys: set by the cache, taken by attention."""
+        self.layer: int | None = None
+        """The layer that has new keys and values: set by the cache, taken by attention."""
+        self.has_attended = True
+        """Whether the block that ran last called our attention."""
         self.notes: dict[object, Any] = {}
         """What an adapter wants to compute once per batch."""
 
@@ -100,42 +103,36 @@ class RaggedBatch:
             index = [torch.arange(rows.first, rows.last) for rows in inside]
             picked = _rows_of([rows.chunk for rows in inside])
             self.segment = Segment(picked, torch.cat(index) if index else torch.empty(0, dtype=torch.long))
+        self.has_attended = not self.segment.rows
         return self.segment
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Cache `keys` and `values` [1, kv_heads, tokens, dim] of `layer`, each session's in its own."""
-        self.extents = [
-            rows.chunk.cache.write(
-                layer - rows.chunk.cache.span.start,
-                rows.chunk.position,
-                keys[0, :, rows.first : rows.last],
-                values[0, :, rows.first : rows.last],
-            )
-            for rows in self.segment.rows
-        ]
+    def attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: "RaggedMask", options: Options
+    ) -> Tensor:
+        """Cache `keys` and `values` [1, kv_heads, tokens, dim]; return `[1, tokens, heads, value_dim]`.
 
-    def attend(self, query: Tensor, mask: "RaggedMask", options: Options) -> Tensor:
-        """Return attention `[1, tokens, heads, value_dim]` of `query` [1, heads, tokens, dim].
-
-        Raises ConfigError if the layer has cached no keys of its own.
+        `query` is [1, heads, tokens, dim]. Raises ConfigError if no layer has said that these are its own.
         """
-        extents, self.extents = self.extents, None
-        if extents is None:
+        self.has_attended = True
+        layer, self.layer = self.layer, None
+        if layer is None:
             raise ConfigError("this model's blocks share keys and values, which Murmur cannot split yet")
-        outputs = [
-            attend_rows(
-                query[0, :, rows.first : rows.last],
-                extent.parts(rows.chunk.end),
-                mask.visible(rows.chunk, query.dtype),
-                options,
+        outputs = []
+        for rows in self.segment.rows:
+            chunk, first, last = rows.chunk, rows.first, rows.last
+            extent = chunk.cache.write(
+                layer - chunk.cache.span.start,
+                chunk.position,
+                keys[0, :, first:last],
+                values[0, :, first:last],
             )
-            for rows, extent in zip(self.segment.rows, extents, strict=True)
-        ]
+            visible = mask.visible(chunk, query.dtype)
+            outputs.append(attend_rows(query[0, :, first:last], extent.parts(chunk.end), visible, options))
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None]
 
 
 class RaggedCache(Cache):
-    """What a model takes for its KV cache: passes new keys and values to the batch.
+    """What a model takes for its KV cache: tells the batch which layer runs.
 
     It claims to be empty and to keep every layer in full, since masks and positions are ours. Whatever else a
     model may want to keep (recurrent or convolution states, an index) it does not have, and says so.
@@ -149,8 +146,8 @@ class RaggedCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Cache the new keys and values; return them as they came, for attention takes what is cached."""
-        self._batch.write(layer_idx, key_states, value_states)
+        """Note the layer; return the new keys and values alone, which are cached when attention gets them."""
+        self._batch.layer = layer_idx
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -261,8 +258,7 @@ def _attend(  # noqa: PLR0913 - transformers' signature
 ) -> tuple[Tensor, None]:
     """Attend as transformers' attention interface wants it. Raises ConfigError for what we cannot honour.
 
-    `key` and `value` are ignored: `RaggedCache.update` has cached them. `sliding_window` must be what the
-    mask function says as well, for we follow only the latter.
+    `sliding_window` must be what the mask function says as well, for we follow only the latter.
     """
     unknown = [name for name, thing in others.items() if name not in _HARMLESS and not _is_nothing(thing)]
     if unknown or dropout:
@@ -271,7 +267,8 @@ def _attend(  # noqa: PLR0913 - transformers' signature
     if not isinstance(attention_mask, RaggedMask) or (sliding_window and attention_mask.is_causal):
         raise ConfigError("this model does not take its attention mask from transformers' mask interface")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return current_batch().attend(query, attention_mask, Options(scaling, softcap, s_aux)), None
+    options = Options(scaling, softcap, s_aux)
+    return current_batch().attend(query, key, value, attention_mask, options), None
 
 
 def _is_nothing(thing: Any) -> bool:

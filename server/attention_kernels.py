@@ -64,6 +64,7 @@ def _attend_parts(query: Tensor, parts: tuple[Pair, ...], visible: Visible, opti
         last = start + part[0].shape[1]
         if last > max(visible.first, start):
             part_output, part_lse = _attend_part(query, part, start, visible, options, wants_lse=True)
+            assert part_lse is not None
             if output is None or lse is None:
                 output, lse = part_output.float(), part_lse
             else:
@@ -88,11 +89,8 @@ def _head_axes(query: Tensor, per_head: Tensor) -> tuple[int, ...]:
 
 def _attend_part(
     query: Tensor, part: Pair, start: int, visible: Visible, options: Options, *, wants_lse: bool
-) -> Pair:
-    """Attend to keys of positions `[start, start + keys)`; return the output and its log-sum-exp.
-
-    The latter is left out (an empty tensor) unless it is wanted.
-    """
+) -> tuple[Tensor, Tensor | None]:
+    """Attend to keys at positions from `start` on; return the output and, if wanted, its log-sum-exp."""
     skipped = max(0, visible.first - start)
     keys, values = part[0][:, skipped:], part[1][:, skipped:]
     first, last = start + skipped, start + part[0].shape[1]
@@ -117,7 +115,7 @@ def _attend_part(
     output = F.scaled_dot_product_attention(
         query, keys, values, attn_mask=added, is_causal=is_causal, scale=options.scaling
     )
-    return output, output.new_empty(0)
+    return output, None
 
 
 def _causal(added: Tensor | None, is_causal: bool, query: Tensor, keys: Tensor) -> Tensor | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from server.adapters import Adapter, find_adapter
+from server.adapters import find_adapter
 from server.attention import ATTENTION, Chunk, RaggedBatch, RaggedCache, current_batch, running_batch
 from swarm.checkpoint.skeleton import PassThrough, find_layers
 from swarm.errors import ConfigError
@@ -47,6 +47,8 @@ class OwnBlock(nn.Module):
             output = hidden_states.index_copy(1, index, active)
         else:
             output = hidden_states
+        if not batch.has_attended:
+            raise ConfigError("this model's attention does not go through transformers' attention interface")
         batch.hidden = output
         return (output, None) if self._returns_tuple else output
 
@@ -57,11 +59,12 @@ class SpanModel:
     def __init__(self, model: PreTrainedModel, span: Span) -> None:
         """Take over `model`, a family's base model as `block_loader.load_span` returns it for `span`.
 
-        Raises ConfigError if transformers offers no way to split the family.
+        Raises ConfigError if its blocks keep what a server cannot keep for them; whether they can be split
+        at all is for `verify.verify_span` to find out.
         """
         self.span = span
         self.model = model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
-        self.adapter = _adapter_of(model)
+        self.adapter = find_adapter(model.config.model_type)
         self.hidden_size: int = model.config.hidden_size
         self.max_positions = _steady_positions(model.config)
         """Positions up to which rope does not depend on who else is in a batch; None if it never does."""
@@ -132,15 +135,6 @@ def layer_types(config: PretrainedConfig) -> list[str]:
             f" {', '.join(foreign) or 'keys and values in common'}"
         )
     return list(kinds)
-
-
-def _adapter_of(model: PreTrainedModel) -> Adapter | None:
-    adapter = find_adapter(model.config.model_type)
-    if adapter is None and not getattr(model, "_supports_attention_backend", False):
-        raise ConfigError(
-            f"{model.config.model_type} models cannot be split yet: transformers runs their attention apart"
-        )
-    return adapter
 
 
 def _steady_positions(config: PretrainedConfig) -> int | None:

@@ -74,6 +74,13 @@ def random_model(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -
     return model
 
 
+def random_base(config: PretrainedConfig) -> PreTrainedModel:
+    """Return what `random_model` returns, without the head."""
+    base = random_model(config).base_model
+    assert isinstance(base, PreTrainedModel)
+    return base
+
+
 def make_model(directory: Path, family: str, *, dtype: torch.dtype = torch.float32, **overrides: Any) -> Path:
     """Write a small random model of `family` as safetensors under `directory`; return its own directory."""
     path = directory / family

@@ -34,7 +34,7 @@ class RaggedBloomAttention(nn.Module):
         query, key, value = stock._reshape(stock.query_key_value(hidden_states))
         layer_past.update(key, value, stock.layer_idx)
         options = Options(stock.inv_norm_factor, key_bias=_alibi(stock.num_heads, query.dtype))
-        context = current_batch().attend(query, attention_mask, options)
+        context = current_batch().attend(query, key, value, attention_mask, options)
         output = stock.dense(context.reshape(hidden_states.shape))
         return dropout_add(output, residual, stock.hidden_dropout, self.training), None
 

@@ -1,0 +1,275 @@
+"""The compute thread around a fake model: what runs together, who waits, whose failure it is."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from server.attention import Chunk
+from server.block_loader import load_span
+from server.executor import Executor, Overloaded, Work, is_finite
+from server.kv_cache import KVFull, KVPool, SessionCache
+from server.scheduler import Limits
+from server.span import SpanModel
+from swarm.checkpoint import open_checkpoint
+from swarm.errors import ContextTooLong
+from swarm.wire.blocks import PeerId, Span
+from tests.models import make_model
+
+SPAN = Span(0, 2)
+ALICE, BOB = PeerId("alice"), PeerId("bob")
+
+
+class FakeRunner:
+    """Adds 1 to hidden states, a batch at a time; `gate` holds back the next batch."""
+
+    hidden_size = 4
+    max_positions: int | None = 10_000
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
+        """(position, tokens) of each chunk, batch by batch."""
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.batches.append([(chunk.position, chunk.hidden.shape[0]) for chunk in chunks])
+        if any(chunk.hidden.isnan().any() for chunk in chunks):
+            raise ArithmeticError("poisoned")
+        for chunk in chunks:
+            chunk.cache.used = chunk.end
+        return [chunk.hidden + 1 for chunk in chunks]
+
+    async def hold(self) -> None:
+        """Wait until a batch is in the runner, which `gate` must be holding back."""
+        await asyncio.to_thread(self.entered.wait, 10)
+        self.entered.clear()
+
+
+class Fake:
+    """An executor around a fake runner, and shorthands."""
+
+    def __init__(self, executor: Executor, runner: FakeRunner, pool: KVPool) -> None:
+        self.executor, self.runner, self.pool = executor, runner, pool
+
+    def work(
+        self, cache: SessionCache, tokens: int, peer: PeerId = ALICE, position: int | None = None
+    ) -> Work:
+        at = cache.used if position is None else position
+        return Work(cache, SPAN, at, torch.full((tokens, 4), float(at)), peer)
+
+    def start(self, work: Work) -> asyncio.Task[Tensor]:
+        return asyncio.create_task(self.executor.run(work))
+
+
+@asynccontextmanager
+async def open_fake(**settings: int) -> AsyncIterator[Fake]:
+    runner, pool = FakeRunner(), KVPool(100_000)
+    limits = Limits(short_tokens=4, batch_tokens=64, prompt_tokens=32)
+    try:
+        async with Executor(runner, pool, limits=limits, **settings) as executor:
+            yield Fake(executor, runner, pool)
+    finally:
+        runner.gate.set()
+
+
+async def test_a_work_comes_back_with_its_outputs() -> None:
+    async with open_fake() as fake:
+        cache = fake.pool.open(SPAN)
+        output = await fake.executor.run(fake.work(cache, 3))
+        assert torch.equal(output, torch.ones(3, 4))
+        assert (cache.used, fake.executor.progress, fake.executor.queue_depth) == (3, 1, 0)
+
+
+async def test_works_that_wait_run_as_one_batch() -> None:
+    async with open_fake() as fake:
+        caches = [fake.pool.open(SPAN) for _ in range(6)]
+        fake.runner.gate.clear()
+        first = fake.start(fake.work(caches[0], 1))
+        await fake.runner.hold()
+        others = [fake.start(fake.work(cache, 1)) for cache in caches[1:]]
+        await asyncio.sleep(0)
+        assert fake.executor.queue_depth == 6
+        fake.runner.gate.set()
+        for task in (first, *others):
+            await task
+        assert [len(batch) for batch in fake.runner.batches] == [1, 5]
+
+
+async def test_a_long_prompt_is_cut_and_others_decode_between_its_chunks() -> None:
+    async with open_fake() as fake:
+        long, short = fake.pool.open(SPAN), fake.pool.open(SPAN)
+        fake.runner.gate.clear()
+        prompt = fake.start(fake.work(long, 100, BOB))
+        await fake.runner.hold()
+        decode = fake.start(fake.work(short, 1))
+        await asyncio.sleep(0)
+        fake.runner.gate.set()
+        await decode
+        output = await prompt
+        assert output.shape == (100, 4)
+        assert fake.runner.batches[0] == [(0, 32)]
+        assert fake.runner.batches[1] == [(0, 1), (32, 32)]
+        assert [batch[-1] for batch in fake.runner.batches[2:]] == [(64, 32), (96, 4)]
+
+
+async def test_prompts_of_two_peers_take_turns() -> None:
+    async with open_fake() as fake:
+        fake.runner.gate.clear()
+        tasks = [fake.start(fake.work(fake.pool.open(SPAN), 64, peer)) for peer in (ALICE, ALICE, BOB)]
+        await fake.runner.hold()
+        fake.runner.gate.set()
+        finished = [task async for task in in_order_of_completion(tasks)]
+        assert finished.index(tasks[2]) < 2, "bob's prompt waited for both of alice's"
+
+
+async def in_order_of_completion(tasks: list[asyncio.Task[Tensor]]) -> AsyncIterator[asyncio.Task[Tensor]]:
+    order: list[asyncio.Task[Tensor]] = []
+    for task in tasks:
+        task.add_done_callback(order.append)
+    for task in tasks:
+        await task
+    await asyncio.sleep(0)
+    for task in order:
+        yield task
+
+
+async def test_a_cancelled_caller_is_skipped_and_others_are_answered() -> None:
+    async with open_fake() as fake:
+        caches = [fake.pool.open(SPAN) for _ in range(3)]
+        fake.runner.gate.clear()
+        first = fake.start(fake.work(caches[0], 1))
+        await fake.runner.hold()
+        cancelled, kept = fake.start(fake.work(caches[1], 2)), fake.start(fake.work(caches[2], 3))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.sleep(0)
+        fake.runner.gate.set()
+        await first
+        await kept
+        assert fake.runner.batches == [[(0, 1)], [(0, 3)]]
+        assert fake.executor.queue_depth == 0
+
+
+async def test_only_the_guilty_work_of_a_batch_fails() -> None:
+    async with open_fake() as fake:
+        caches = [fake.pool.open(SPAN) for _ in range(3)]
+        poisoned = Work(caches[1], SPAN, 0, torch.full((1, 4), torch.nan), BOB)
+        fake.runner.gate.clear()
+        first = fake.start(fake.work(caches[0], 1))
+        await fake.runner.hold()
+        bad, good = fake.start(poisoned), fake.start(fake.work(caches[2], 1))
+        await asyncio.sleep(0)
+        fake.runner.gate.set()
+        await first
+        assert torch.equal(await good, torch.ones(1, 4))
+        with pytest.raises(ArithmeticError, match="poisoned"):
+            await bad
+        assert caches[1].used == 0
+        assert torch.equal(await fake.executor.run(fake.work(caches[1], 1)), torch.ones(1, 4))
+
+
+async def test_works_of_one_cache_run_in_their_order_never_together() -> None:
+    async with open_fake() as fake:
+        cache = fake.pool.open(SPAN)
+        fake.pool.reserve(cache, 100)
+        tasks = [fake.start(fake.work(cache, 40, position=0)), fake.start(fake.work(cache, 1, position=0))]
+        for task in tasks:
+            await task
+        assert fake.runner.batches == [[(0, 32)], [(32, 8)], [(0, 1)]]
+
+
+async def test_a_step_without_tokens_only_rolls_back() -> None:
+    async with open_fake() as fake:
+        cache = fake.pool.open(SPAN)
+        await fake.executor.run(fake.work(cache, 9))
+        output = await fake.executor.run(fake.work(cache, 0, position=4))
+        assert (output.shape, cache.used, len(fake.runner.batches)) == ((0, 4), 4, 1)
+
+
+async def test_a_call_runs_on_the_compute_thread_between_batches() -> None:
+    async with open_fake() as fake:
+        names = [await fake.executor.call(lambda: threading.current_thread().name) for _ in range(2)]
+        assert names == ["murmur-compute"] * 2
+        with pytest.raises(ZeroDivisionError):
+            await fake.executor.call(lambda: 1 // 0)
+
+
+async def test_what_cannot_run_is_refused_at_once() -> None:
+    async with open_fake(max_waiting=1) as fake:
+        cache = fake.pool.open(SPAN)
+        with pytest.raises(ValueError, match="above the 0 cached"):
+            await fake.executor.run(fake.work(cache, 1, position=3))
+        with pytest.raises(ValueError, match="span of its cache"):
+            await fake.executor.run(Work(cache, Span(0, 1), 0, torch.ones(1, 4), ALICE))
+        with pytest.raises(ValueError, match="not 4"):
+            await fake.executor.run(Work(cache, SPAN, 0, torch.ones(1, 5), ALICE))
+        with pytest.raises(ContextTooLong):
+            await fake.executor.run(fake.work(cache, 10_001))
+        full = fake.pool.open(SPAN)
+        assert fake.pool.reserve(full, 49_900)
+        with pytest.raises(KVFull):
+            await fake.executor.run(fake.work(cache, 999))
+        fake.pool.close(full)
+        fake.runner.gate.clear()
+        waiting = fake.start(fake.work(cache, 1))
+        await fake.runner.hold()
+        with pytest.raises(Overloaded):
+            await fake.executor.run(fake.work(fake.pool.open(SPAN), 1))
+        fake.runner.gate.set()
+        await waiting
+
+
+async def test_leaving_cancels_those_who_still_wait() -> None:
+    async with open_fake() as fake:
+        fake.runner.gate.clear()
+        tasks = [fake.start(fake.work(fake.pool.open(SPAN), 1))]
+        await fake.runner.hold()
+        tasks.append(fake.start(fake.work(fake.pool.open(SPAN), 1)))
+        await asyncio.sleep(0)
+        fake.runner.gate.set()
+    done = [await asyncio.wait([task], timeout=5) for task in tasks]
+    assert all(not pending for _, pending in done)
+    assert tasks[1].cancelled() or tasks[1].result() is not None
+
+
+def test_finite_means_neither_nan_nor_infinite() -> None:
+    assert is_finite(torch.ones(2, 3))
+    assert not is_finite(torch.tensor([[1.0, torch.nan]]))
+    assert not is_finite(torch.tensor([[1.0, torch.inf]]).bfloat16())
+
+
+@pytest.mark.parametrize("num_sessions", [1, 5])
+async def test_many_sessions_on_a_real_span_equal_each_alone(num_sessions: int, tmp_path: Path) -> None:
+    span = Span(1, 4)
+    checkpoint = open_checkpoint(str(make_model(tmp_path, "llama")))
+    model, alone = (SpanModel(load_span(checkpoint, span), span) for _ in range(2))
+    pool = KVPool(100_000)
+    hidden = [torch.randn(40 + 30 * number, 64) for number in range(num_sessions)]
+    async with Executor(model, pool, limits=Limits(prompt_tokens=48)) as executor:
+
+        async def session(states: Tensor, peer: str) -> Tensor:
+            cache = pool.open(span)
+            outputs = [await executor.run(Work(cache, span, 0, states[:-6], PeerId(peer)))]
+            for row in states[-6:]:
+                outputs.append(await executor.run(Work(cache, span, cache.used, row[None], PeerId(peer))))
+            pool.close(cache)
+            return torch.cat(outputs)
+
+        tasks = [asyncio.create_task(session(states, f"p{i % 2}")) for i, states in enumerate(hidden)]
+        outputs = [await task for task in tasks]
+    for states, output in zip(hidden, outputs, strict=True):
+        cache = pool.open(span)
+        pool.begin_write(cache, 0, len(states))
+        (expected,) = alone.run([Chunk(cache, span, 0, states)])
+        torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
+        pool.close(cache)
+    assert pool.pages_in_use == 0
