@@ -122,6 +122,17 @@ class Host:
         if holder is not None:
             holder.send(message)
 
+    @property
+    def num_attached(self) -> int:
+        """Sessions for which a client is connected."""
+        return sum(self.table.holder(session.key) is not None for session in self.table.sessions())
+
+    async def wait_until_left(self, within_s: float) -> None:
+        """Wait until no client is connected to a session any more, or `within_s` are over."""
+        deadline = time.monotonic() + within_s
+        while self.num_attached and time.monotonic() < deadline:  # noqa: ASYNC110 - leases end by the clock too
+            await asyncio.sleep(TICK_S / 2)
+
     # --- control -------------------------------------------------------------------------------------
 
     async def bind(self, client: PeerId, bind: Bind, holder: Holder) -> None:

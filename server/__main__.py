@@ -1,0 +1,129 @@
+"""`./murmur serve`: host some blocks of a model for a swarm."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from swarm.errors import ConfigError, MurmurError
+from swarm.loop import run
+from swarm.wire.blocks import Span, parse_span
+
+EXAMPLES = """examples
+  ./murmur serve ./my-model --new-swarm                       the first server of a private swarm
+  ./murmur serve ./my-model --initial-peers /ip4/203.0.113.7/tcp/31337/p2p/12D3Koo...
+  ./murmur serve owner/model --initial-peers ... --num-blocks 8 --identity server.key
+  ./murmur serve ./my-model --initial-peers ... --blocks 4:12 --kv-tokens 8192"""
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="./murmur serve",
+        description="A block server: hosts some blocks of a model, so that others can talk to it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a Hub id, or a directory with safetensors")
+    swarm = parser.add_mutually_exclusive_group(required=True)
+    swarm.add_argument("--initial-peers", nargs="+", metavar="ADDRESS", help="nodes of the swarm to join")
+    swarm.add_argument("--new-swarm", action="store_true", help="start a swarm of our own")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--blocks", metavar="A:B", help="host blocks A to B-1")
+    which.add_argument(
+        "--num-blocks", type=int, metavar="N", help="host N blocks, where the swarm needs them most"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda when there)")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="default: the model's",
+    )
+    parser.add_argument("--quantization", default="none", choices=["none", "int8", "nf4"])
+    parser.add_argument(
+        "--kv-tokens", type=int, metavar="N", help="tokens of all sessions together (default: 16384)"
+    )
+    parser.add_argument(
+        "--identity",
+        type=Path,
+        metavar="FILE",
+        help="key file, made on first use: the same peer id every time",
+    )
+    parser.add_argument(
+        "--host-maddrs",
+        nargs="+",
+        default=["/ip4/0.0.0.0/tcp/0"],
+        metavar="ADDRESS",
+        help="where to listen (default: a free TCP port)",
+    )
+    parser.add_argument(
+        "--announce-maddrs", nargs="+", default=[], metavar="ADDRESS", help="where others reach this machine"
+    )
+    parser.add_argument("--public-name", default="", help="shown beside your server in ./murmur status")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="compute threads (default: 1)")
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="written once online: peer_id, addresses, blocks"
+    )
+    return parser.parse_args(arguments)
+
+
+def _span_of(text: str | None) -> Span | None:
+    try:
+        return None if text is None else parse_span(text)
+    except ValueError as error:
+        raise ConfigError(f"--blocks: {error}") from error
+
+
+def _positive(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise ConfigError(f"{name} must be 1 or more, not {value}")
+    return value
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    parsed = parse_arguments(arguments)
+    try:
+        run(_serve(parsed))
+    except MurmurError as error:
+        sys.stderr.write(f"murmur serve: {error}\n")
+        return 2
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return 0
+    return 0
+
+
+async def _serve(parsed: argparse.Namespace) -> None:
+    from server.block_server import Options, serve
+
+    options = Options(
+        model=parsed.model,
+        initial_peers=tuple(parsed.initial_peers or ()),
+        blocks=_span_of(parsed.blocks),
+        num_blocks=_positive("--num-blocks", parsed.num_blocks),
+        device=parsed.device,
+        dtype=parsed.dtype,
+        quantization=parsed.quantization,
+        kv_tokens=_positive("--kv-tokens", parsed.kv_tokens),
+        identity=parsed.identity,
+        host_maddrs=tuple(parsed.host_maddrs),
+        announce_maddrs=tuple(parsed.announce_maddrs),
+        public_name=parsed.public_name,
+        ready_file=parsed.ready_file,
+        num_threads=_positive("--threads", parsed.threads) or 1,
+    )
+    await serve(options, _say)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

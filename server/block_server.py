@@ -1,0 +1,255 @@
+"""A block server's life: join, choose blocks, load, prove that it works, serve, drain."""
+
+import asyncio
+import functools
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from server.announcer import Announced, Announcer
+from server.block_loader import block_size, load_span
+from server.executor import Executor, Work
+from server.host import Host, HostedModel
+from server.kv_cache import KVPool
+from server.kv_spill import SpillStore
+from server.placement import plan_num_blocks, plan_span
+from server.probe import probe
+from server.resources import free_memory_bytes
+from server.serving import Serving, open_chain
+from server.span import SpanModel
+from server.throughput import Setup, Throughput, measure_throughput, recall_throughput
+from server.verify import verify_span
+from swarm.background import finish, running
+from swarm.checkpoint import Checkpoint, open_checkpoint
+from swarm.dht import Dht, open_dht
+from swarm.errors import ConfigError
+from swarm.ready_file import write_ready_file
+from swarm.transport import Transport, open_transport
+from swarm.wire.blocks import PeerId, Span
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_KV_TOKENS = 16_384
+KV_SHARE = 4
+DRAIN_S = 10.0
+GOODBYE_S = 3.0
+CACHE_FOLDER = Path.home() / ".cache" / "murmur"
+UNKNOWN_THROUGHPUT = 100.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the person who starts a server may choose."""
+
+    model: str
+    initial_peers: tuple[str, ...] = ()
+    blocks: Span | None = None
+    num_blocks: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    kv_tokens: int | None = None
+    identity: Path | None = None
+    host_maddrs: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
+    announce_maddrs: tuple[str, ...] = ()
+    public_name: str = ""
+    ready_file: Path | None = None
+    num_threads: int = 1
+
+
+async def serve(options: Options, say: Say) -> None:
+    """Serve until cancelled, then drain. `say` hears what happens, in sentences. Raises ConfigError."""
+    checkpoint = open_checkpoint(options.model)
+    device = _device(options.device)
+    num_blocks = await asyncio.to_thread(_num_blocks, checkpoint, options, device)
+    async with AsyncExitStack() as stack:
+        transport = await stack.enter_async_context(
+            open_transport(
+                options.identity,
+                initial_peers=options.initial_peers,
+                host_maddrs=options.host_maddrs,
+                announce_maddrs=options.announce_maddrs,
+            )
+        )
+        dht = await stack.enter_async_context(open_dht(transport, options.initial_peers))
+        span = options.blocks or await _place(dht, checkpoint, num_blocks)
+        say(f"hosting blocks {span} of {checkpoint.name}, which has {checkpoint.num_blocks}")
+        model = await asyncio.to_thread(_load, checkpoint, span, options, device, say)
+        announcer = Announcer(
+            transport,
+            dht,
+            Announced(checkpoint.fingerprint, span, model.dtype, options.quantization, options.public_name),
+        )
+        host = await stack.enter_async_context(_hosting(model, checkpoint, options, transport))
+        serving = Serving(transport, host)
+        await serving.start()
+        announcer.throughput = await _measured(host, checkpoint, options)
+        await probe(transport.peer_id, transport.addresses, host.model)
+        announcer.watch(host, serving)
+        await _online(announcer, host, serving, options, say)
+
+
+async def _online(announcer: Announcer, host: Host, serving: Serving, options: Options, say: Say) -> None:
+    """Be there for others until cancelled; then let nobody down."""
+    announcer.state = "online"
+    await announcer.announce_now()
+    record = announcer.record()
+    if options.ready_file is not None:
+        blocks = [record.start, record.end]
+        write_ready_file(
+            options.ready_file, peer_id=record.peer, addresses=list(record.addresses), blocks=blocks
+        )
+    say(f"online as {record.peer}: {record.throughput:.0f} tokens/s, room for {record.free_tokens} tokens")
+    for address in record.addresses:
+        say(f"reached at {address}")
+    try:
+        async with running(announcer.announce_forever()):
+            await asyncio.Event().wait()
+    finally:
+        await finish(_drain(announcer, host, serving, say), within_s=DRAIN_S + 2 * GOODBYE_S)
+
+
+async def _drain(announcer: Announcer, host: Host, serving: Serving, say: Say) -> None:
+    """Take no new sessions, send the present ones elsewhere, and wait until they have gone."""
+    host.table.is_draining = True
+    announcer.state = "draining"
+    if len(host.table):
+        say(f"draining: {len(host.table)} sessions move to other servers")
+        await announcer.announce_now()
+        serving.push_draining(int(DRAIN_S * 1000))
+        await host.wait_until_left(DRAIN_S)
+    async with asyncio.timeout(GOODBYE_S):
+        await announcer.say_goodbye()
+    say("gone")
+
+
+@asynccontextmanager
+async def _hosting(
+    model: SpanModel, checkpoint: Checkpoint, options: Options, transport: Transport
+) -> AsyncIterator[Host]:
+    """Pool, compute thread and sessions of a loaded span."""
+    kv_tokens = options.kv_tokens or DEFAULT_KV_TOKENS
+    spill = SpillStore(_spill_bytes(), Path(tempfile.gettempdir()))
+    pool = KVPool(kv_tokens * len(model.span), spill_to=spill)
+    hosted = HostedModel(model.span, checkpoint.fingerprint, checkpoint.hidden_size, model.dtype)
+    log_bytes = max(64 << 20, 4 * kv_tokens * checkpoint.hidden_size)
+    async with Executor(model, pool, num_threads=options.num_threads) as executor:
+        host = Host(hosted, pool, executor, functools.partial(open_chain, transport), log_bytes)
+        async with running(host.run_forever()):
+            yield host
+
+
+def _spill_bytes() -> int:
+    return 4 << 30
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"there is no device {name!r} here; use --device cpu") from error
+    return device
+
+
+def _num_blocks(checkpoint: Checkpoint, options: Options, device: torch.device) -> int:
+    """How many blocks to host: what was asked for, or what fits. Raises ConfigError if it cannot be."""
+    total = checkpoint.num_blocks
+    if options.blocks is not None:
+        if options.blocks.end > total:
+            raise ConfigError(
+                f"{checkpoint.name} has blocks 0:{total}; --blocks {options.blocks} is outside of them"
+            )
+        return len(options.blocks)
+    if options.num_blocks is not None:
+        return min(options.num_blocks, total)
+    size = block_size(checkpoint, options.dtype, options.quantization)
+    fitting = plan_num_blocks(
+        free_memory_bytes(device),
+        size.weight_bytes,
+        size.kv_bytes_per_token,
+        options.kv_tokens or DEFAULT_KV_TOKENS,
+        total,
+    )
+    if not fitting:
+        need = size.weight_bytes + size.kv_bytes_per_token * (options.kv_tokens or DEFAULT_KV_TOKENS)
+        raise ConfigError(
+            f"not one block fits: it needs {need / 2**30:.1f} GiB of free memory; "
+            "free some, or lower --kv-tokens"
+        )
+    return fitting
+
+
+async def _place(dht: Dht, checkpoint: Checkpoint, num_blocks: int) -> Span:
+    """Where we relieve the swarm most."""
+    servers = await dht.find_servers(checkpoint.fingerprint)
+    return plan_span(servers, checkpoint.num_blocks, num_blocks, UNKNOWN_THROUGHPUT)
+
+
+def _load(checkpoint: Checkpoint, span: Span, options: Options, device: torch.device, say: Say) -> SpanModel:
+    """Load the span and compare it with stock transformers."""
+    torch.set_num_threads(options.num_threads)
+    started, said = time.monotonic(), 0.0
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - max(started, said) >= 2.0:
+            said = now
+            say(f"{what}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+    loaded = load_span(
+        checkpoint,
+        span,
+        dtype=options.dtype,
+        device=device,
+        quantization=options.quantization,
+        progress=progress,
+    )
+    model = SpanModel(loaded, span)
+    verify_span(model)
+    return model
+
+
+async def _measured(host: Host, checkpoint: Checkpoint, options: Options) -> Throughput:
+    """Tokens/s of this span on this machine, remembered from an earlier start if there was one."""
+    model = host.model
+    setup = Setup(
+        checkpoint.fingerprint,
+        len(model.span),
+        options.device,
+        str(model.dtype),
+        options.quantization,
+        torch.__version__,
+    )
+    loop = asyncio.get_running_loop()
+
+    def run(num_tokens: int) -> None:
+        asyncio.run_coroutine_threadsafe(_run_once(host, num_tokens), loop).result()
+
+    path = CACHE_FOLDER / "throughput.json"
+    return await asyncio.to_thread(
+        recall_throughput, path, setup, lambda: measure_throughput(run, len(model.span))
+    )
+
+
+async def _run_once(host: Host, num_tokens: int) -> None:
+    """One step of a throw-away session."""
+    model, pool = host.model, host.rooms.pool
+    cache = pool.open(model.span)
+    hidden = torch.zeros(num_tokens, model.hidden_size, dtype=model.dtype)
+    try:
+        await host.executor.run(Work(cache, model.span, 0, hidden, PeerId("throughput")))
+    finally:
+        await host.executor.call(functools.partial(pool.close, cache))
