@@ -70,7 +70,7 @@ def load_span(
 ) -> PreTrainedModel:
     """Load the blocks of `span`; foreign blocks are `PassThrough`, ends `Neutral`, buffers recomputed.
 
-    `progress` hears "downloading" and "loading" with bytes done and in total. Raises ConfigError if the
+    `progress` hears what goes on, with bytes done and in total. Raises ConfigError if the
     span is outside of the model, a tensor is missing, left over or of the wrong shape, or the family cannot
     be split.
     """

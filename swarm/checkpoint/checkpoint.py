@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.checkpoint.files import HubFiles, LocalFiles, ModelFiles, Progress
-from swarm.checkpoint.headers import Header, read_header, read_tensor
+from swarm.checkpoint.headers import DTYPES, Header, TensorEntry, parse_table, read_header, read_tensor
 from swarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ def open_checkpoint(model: str, *, cache_dir: Path | None = None, offline: bool 
     Reads the config and the table of tensors, no weights. Raises ConfigError with one sentence if that is
     not possible.
     """
-    folder = Path(model).expanduser()
     try:
-        is_folder = folder.is_dir()
-    except OSError:
-        is_folder = False
+        folder = Path(model).expanduser()
+        is_folder, is_file = folder.is_dir() and model != "", folder.is_file()
+    except (OSError, RuntimeError) as error:  # no permission to look, or no such user after a tilde
+        raise ConfigError(f"{model!r} cannot be looked at ({error}); check the path") from error
     if is_folder:
         return Checkpoint(LocalFiles(folder))
-    if folder.exists() or not _HUB_NAME.fullmatch(model) or model.startswith((".", "~")):
+    if is_file or not _HUB_NAME.fullmatch(model) or model.startswith((".", "~")):
         raise ConfigError(
             f"{model!r} is neither a directory nor the name of a model on the Hub; check the path"
         )
@@ -59,6 +59,7 @@ class Checkpoint:
     def __init__(self, files: ModelFiles) -> None:
         self._files = files
         self._headers: dict[str, Header] = {}
+        self._shard_of: dict[str, str] = {}
         self._raw_config = self._read_config()
         self._shard_of = self._find_shards()
         self.bytes_read = 0
@@ -99,7 +100,7 @@ class Checkpoint:
         digest = hashlib.sha256(b"murmur-model-1")
         digest.update(_canonical(self._raw_config))
         if set(self._shard_of.values()) == {SINGLE_FILE}:
-            tensors = self._header(SINGLE_FILE).tensors
+            tensors = self._tensors(SINGLE_FILE)
             digest.update(
                 _canonical({name: [e.dtype, e.shape, e.start, e.end] for name, e in tensors.items()})
             )
@@ -138,8 +139,6 @@ class Checkpoint:
 
     def stored_dtype(self, name: str) -> str:
         """Return torch's name of the dtype in which tensor `name` is stored."""
-        from swarm.checkpoint.headers import DTYPES
-
         return DTYPES[self._header(self._shard_of[name]).tensors[name].dtype][0]
 
     def find_file(self, filename: str) -> Path | None:
@@ -159,6 +158,14 @@ class Checkpoint:
         tensor = read_tensor(path, header, name)
         self.bytes_read += header.tensors[name].num_bytes
         return tensor
+
+    def _tensors(self, shard: str) -> dict[str, TensorEntry]:
+        """Return the table of a file, without fetching the file."""
+        if shard not in self._headers:
+            table = self._files.peek(shard)
+            if table is not None:
+                return parse_table(shard, table)
+        return self._header(shard).tensors
 
     def _header(self, shard: str, progress: Progress | None = None) -> Header:
         header = self._headers.get(shard)
@@ -189,14 +196,12 @@ class Checkpoint:
 
     def _find_shards(self) -> dict[str, str]:
         """Map every tensor's name to the file that holds it, in the order of names."""
+        if self._files.has(SINGLE_FILE):
+            return dict.fromkeys(sorted(self._tensors(SINGLE_FILE)), SINGLE_FILE)
         index = self._files.find(INDEX_FILE)
-        if index is not None:
-            return _read_weight_map(index)
-        single = self._files.find(SINGLE_FILE)
-        if single is None:
+        if index is None:
             raise self._without_weights()
-        self._headers[SINGLE_FILE] = header = read_header(single)
-        return dict.fromkeys(sorted(header.tensors), SINGLE_FILE)
+        return _read_weight_map(index)
 
     def _without_weights(self) -> ConfigError:
         names = self._files.names()

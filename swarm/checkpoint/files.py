@@ -4,7 +4,9 @@ The only file that imports huggingface_hub; its exceptions end here, each as one
 """
 
 import errno
+import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +17,22 @@ from swarm.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is going on ("downloading" or "loading"), bytes done, and bytes in total."""
+"""Called with what is going on ("loading", or "downloading" and a file), bytes done, bytes in total."""
 
 
 class ModelFiles(Protocol):
-    """A checkpoint's files, by name."""
+    """A checkpoint's files, by name. Raises ConfigError if they cannot be had."""
 
     name: str
 
     def find(self, filename: str, progress: Progress | None = None) -> Path | None:
-        """Return where `filename` lies, after fetching it if need be; None if the model has no such file."""
+        """Return where `filename` lies, fetched if need be; None if the model has no such file."""
+
+    def has(self, filename: str) -> bool:
+        """Tell whether the model has such a file, without fetching it."""
+
+    def peek(self, filename: str) -> dict[str, Any] | None:
+        """Return the table of a safetensors file that is elsewhere; None if the file is here."""
 
     def names(self) -> tuple[str, ...]:
         """List what there is; empty if nobody can tell."""
@@ -40,73 +48,137 @@ class LocalFiles:
     def find(self, filename: str, progress: Progress | None = None) -> Path | None:
         del progress  # nothing to fetch
         path = self._folder / filename
-        try:
-            return path if path.is_file() else None
-        except OSError as error:
-            raise _unreadable(self.name, error) from error
+        return path if path.is_file() else None
+
+    def has(self, filename: str) -> bool:
+        return self.find(filename) is not None
+
+    def peek(self, filename: str) -> dict[str, Any] | None:
+        del filename
+        return None
 
     def names(self) -> tuple[str, ...]:
         try:
             return tuple(sorted(path.name for path in self._folder.iterdir()))
         except OSError as error:
-            raise _unreadable(self.name, error) from error
+            raise ConfigError(
+                f"{self.name} cannot be read ({error.strerror}); check its permissions"
+            ) from error
 
 
 class HubFiles:
     """Files of a repository on the Hub, fetched when asked for into the Hub's own cache.
 
-    The first file found pins the commit: a model that changes meanwhile never mixes two versions.
+    The first file found pins the commit: a model that changes meanwhile never mixes two versions. Without a
+    network, or with HF_HUB_OFFLINE, a warm cache is enough.
     """
 
     def __init__(
-        self, repository: str, revision: str | None, *, cache_dir: Path | None, offline: bool
+        self,
+        repository: str,
+        revision: str | None = None,
+        *,
+        cache_dir: Path | None = None,
+        offline: bool = False,
+        endpoint: str | None = None,
     ) -> None:
+        from huggingface_hub import HfApi, constants
+
         self.name = repository
         self._revision = revision
+        self._commit: str | None = None
         self._cache_dir = cache_dir
-        self._offline = offline
+        self._is_offline = offline or constants.HF_HUB_OFFLINE
+        self._api = HfApi(endpoint=endpoint)
 
     def find(self, filename: str, progress: Progress | None = None) -> Path | None:
-        from huggingface_hub import hf_hub_download
+        is_known, cached = self._find_cached(filename)
+        if is_known:
+            return cached
+        path = self._download(filename, progress)
+        if path is not None:
+            self._commit = path.parents[len(Path(filename).parts) - 1].name  # snapshots/<commit>/<filename>
+            _check_digest(path)
+        return path
+
+    def has(self, filename: str) -> bool:
+        is_known, cached = self._find_cached(filename)
+        if is_known:
+            return cached is not None
+        try:
+            with _translated(self.name):
+                return self._api.file_exists(self.name, filename, revision=self._commit)
+        except ConfigError as error:  # without a network the cache may still hold what is looked for next
+            logger.info("whether %s has %s is unknown: %s", self.name, filename, error)
+            return False
+
+    def peek(self, filename: str) -> dict[str, Any] | None:
+        is_known, _ = self._find_cached(filename)
+        if is_known:
+            return None
+        with _translated(self.name):
+            found = self._api.parse_safetensors_file_metadata(self.name, filename, revision=self._commit)
+        return {
+            name: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": tensor.data_offsets}
+            for name, tensor in found.tensors.items()
+        }
+
+    def names(self) -> tuple[str, ...]:
+        if self._is_offline:
+            return ()
+        with _translated(self.name):
+            return tuple(self._api.list_repo_files(self.name, revision=self._commit))
+
+    def _find_cached(self, filename: str) -> tuple[bool, Path | None]:
+        """Look into the cache alone: whether it can tell, and the pinned commit's file if there is one."""
+        from huggingface_hub import try_to_load_from_cache
+
+        if self._commit is None:
+            return False, None
+        found = try_to_load_from_cache(self.name, filename, self._cache_dir, revision=self._commit)
+        if isinstance(found, str):
+            return True, Path(found)
+        return found is not None or self._is_offline, None
+
+    def _download(self, filename: str, progress: Progress | None) -> Path | None:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
             with _translated(self.name):
-                path = hf_hub_download(
-                    self.name,
-                    filename,
-                    revision=self._revision,
-                    cache_dir=self._cache_dir,
-                    local_files_only=self._offline,
-                    tqdm_class=_bar_class(progress),
+                return Path(
+                    self._api.hf_hub_download(
+                        self.name,
+                        filename,
+                        revision=self._commit or self._revision,
+                        cache_dir=self._cache_dir,
+                        local_files_only=self._is_offline,
+                        tqdm_class=_bar_class(f"downloading {filename}", progress),
+                    )
                 )
         except LocalEntryNotFoundError as error:
-            if self._revision is not None and self._offline and self._has_pinned_commit():
-                return None
             raise ConfigError(
-                f"{self.name} is neither a directory nor in the cache, and the Hub cannot be reached;"
-                " check the name and the network"
+                f"{self.name} is neither a directory nor in the cache, and the Hub cannot be reached; check"
+                " the name and the network"
             ) from error
         except EntryNotFoundError:
             return None
-        self._revision = _commit_of(Path(path), filename)
-        return Path(path)
 
-    def names(self) -> tuple[str, ...]:
-        from huggingface_hub import HfApi
 
-        if self._offline:
-            return ()
-        with _translated(self.name):
-            return tuple(HfApi().list_repo_files(self.name, revision=self._revision))
-
-    def _has_pinned_commit(self) -> bool:
-        return self._revision is not None and len(self._revision) == 40
+def _check_digest(path: Path) -> None:
+    """Compare a large file with the SHA-256 that the Hub names it by. Raises ConfigError if they differ."""
+    blob = path.resolve()
+    if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return
+    with blob.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != blob.name:
+        blob.unlink()
+        raise ConfigError(f"{path.name} was damaged on its way and is deleted again; start once more")
 
 
 @contextmanager
 def _translated(repository: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one sentence; a file that does not exist stays what it is."""
+    """Turn what the Hub's client raises into one sentence; that a file does not exist is no mistake."""
     from huggingface_hub import errors
 
     try:
@@ -115,8 +187,8 @@ def _translated(repository: str) -> Iterator[None]:
         raise
     except errors.GatedRepoError as error:
         raise ConfigError(
-            f"{repository} asks for consent: accept its terms on the Hub, then log in with `hf auth login`"
-            " or set HF_TOKEN"
+            f"{repository} asks for consent: accept its terms on the Hub, then log in with `hf auth login` or"
+            " set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ConfigError(
@@ -126,59 +198,39 @@ def _translated(repository: str) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise ConfigError(f"{repository} has no such revision; check what stands after the @") from error
     except errors.HFValidationError as error:
+        raise ConfigError(f"{repository!r} is neither a directory nor a model's name on the Hub") from error
+    except errors.SafetensorsParsingError as error:
         raise ConfigError(
-            f"{repository!r} is neither a directory nor the name of a model on the Hub"
+            f"the weights of {repository} are damaged on the Hub; choose another model"
         ) from error
-    except OSError as error:
+    except Exception as error:  # each way to fetch has its own errors: HTTP, the chunk store, the disk
         raise _download_failed(repository, error) from error
 
 
-def _download_failed(repository: str, error: OSError) -> ConfigError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ConfigError(
-            f"the disk is full while downloading {repository}; free some space or set HF_HOME elsewhere"
-        )
+def _download_failed(repository: str, error: Exception) -> ConfigError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ConfigError(f"the disk is full while downloading {repository}; make room or move HF_HOME")
     if isinstance(error, PermissionError):
-        return ConfigError(
-            f"the cache cannot be written ({error.filename}); fix its permissions or set HF_HOME elsewhere"
-        )
+        return ConfigError(f"{error.filename} cannot be written; fix its permissions or move HF_HOME")
     return ConfigError(
-        f"{repository} could not be downloaded ({type(error).__name__}); check the network and try again"
+        f"{repository} could not be downloaded ({type(error).__name__}); check the network and start again:"
+        " what has arrived is kept"
     )
 
 
-def _unreadable(name: str, error: OSError) -> ConfigError:
-    return ConfigError(f"{name} cannot be read ({error.strerror}); check its permissions")
-
-
-def _commit_of(path: Path, filename: str) -> str:
-    """Return the commit from `.../snapshots/<commit>/<filename>`."""
-    return path.parents[len(Path(filename).parts) - 1].name
-
-
-def _bar_class(progress: Progress | None) -> type[Any] | None:
-    """Return a progress bar that reports to `progress` and draws nothing."""
+def _bar_class(what: str, progress: Progress | None) -> type[Any]:
+    """Return a kind of progress bar that reports to `progress` and draws nothing."""
     from tqdm import tqdm
 
     class Silent(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
-            super().__init__(*args, **(kwargs | {"disable": False, "file": _Nowhere(), "gui": False}))
+            super().__init__(*args, **(kwargs | {"disable": True}))
 
         def update(self, n: float | None = 1) -> bool | None:
             if progress is not None and n:
                 self.n += n
-                progress("downloading", int(self.n), int(self.total or 0))
+                progress(what, int(self.n), int(self.total or 0))
             return None
 
     return Silent
-
-
-class _Nowhere:
-    """A text file that forgets."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass

@@ -72,20 +72,14 @@ def read_header(path: Path) -> Header:
             text = file.read(length)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    tensors = parse_entries(path, text)
+    tensors = parse_table(str(path), _parse_json(path, text))
     _check_ranges(path, tensors, size_bytes - 8 - length)
     return Header(tensors, data_start=8 + length)
 
 
-def parse_entries(path: Path, text: bytes) -> dict[str, TensorEntry]:
-    """Read the JSON of a header. Raises ConfigError if it is anything but a table of well-formed tensors."""
-    try:
-        table = json.loads(text, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise _corrupt(path, "its header is not JSON") from error
-    if not isinstance(table, dict):
-        raise _corrupt(path, "its header is not a table")
-    return {name: _parse_entry(path, name, entry) for name, entry in table.items() if name != "__metadata__"}
+def parse_table(name: str, table: dict[str, Any]) -> dict[str, TensorEntry]:
+    """Read the table of the file `name`. Raises ConfigError if a tensor is not well described."""
+    return {key: _parse_entry(name, key, entry) for key, entry in table.items() if key != "__metadata__"}
 
 
 def read_tensor(path: Path, header: Header, name: str) -> "torch.Tensor":
@@ -118,7 +112,17 @@ def _read_fully(file: Any, content: bytearray) -> None:
         rest = rest[count:]
 
 
-def _parse_entry(path: Path, name: str, entry: Any) -> TensorEntry:
+def _parse_json(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        table = json.loads(text, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(path, "its header is not JSON") from error
+    if not isinstance(table, dict):
+        raise _corrupt(path, "its header is not a table")
+    return table
+
+
+def _parse_entry(file: str, name: str, entry: Any) -> TensorEntry:
     try:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         is_sound = (
@@ -130,7 +134,7 @@ def _parse_entry(path: Path, name: str, entry: Any) -> TensorEntry:
     except (TypeError, KeyError, ValueError):
         is_sound = False
     if not is_sound:
-        raise _corrupt(path, f"its header describes the tensor {name[:80]!r} wrongly")
+        raise _corrupt(file, f"its header describes the tensor {name[:80]!r} wrongly")
     return TensorEntry(dtype, shape, start, end)
 
 
@@ -154,5 +158,5 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _corrupt(path: Path, what: str) -> ConfigError:
+def _corrupt(path: Path | str, what: str) -> ConfigError:
     return ConfigError(f"{path} is damaged: {what}; delete it and get it again")

@@ -90,3 +90,9 @@ def write_safetensors(path: Path, header: Any, body: bytes = b"", length: int | 
     """Write a file in the shape of safetensors, with whatever header and claimed length."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + body)
+
+
+def save_only_config(folder: Path) -> None:
+    """Write the config.json of a model that has no weights."""
+    config = {"model_type": "llama", "num_hidden_layers": NUM_BLOCKS, "hidden_size": 32}
+    (folder / "config.json").write_text(json.dumps(config))

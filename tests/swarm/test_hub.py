@@ -1,0 +1,184 @@
+"""A model on the Hub: only what is needed is fetched, once, verified; every refusal is a sentence."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from swarm.checkpoint import Checkpoint, open_checkpoint
+from swarm.checkpoint.checkpoint import INDEX_FILE
+from swarm.checkpoint.files import HubFiles, _translated
+from swarm.errors import ConfigError
+from tests.swarm.checkpoints import (
+    save_only_config,
+    save_random_model,
+)
+from tests.swarm.hub import COMMIT, REPOSITORY, FakeHub, open_hub
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[FakeHub]:
+    folder = tmp_path / "hub"
+    save_random_model(folder, max_shard_size="20KB")
+    with open_hub(folder) as hub:
+        yield hub
+
+
+def open_from(hub: FakeHub, **arguments: Any) -> Checkpoint:
+    cache = hub.folder.parent / "cache"
+    return Checkpoint(HubFiles(REPOSITORY, cache_dir=cache, endpoint=hub.endpoint, **arguments))
+
+
+def test_opening_a_model_on_the_hub_fetches_no_weights(hub: FakeHub) -> None:
+    checkpoint = open_from(hub)
+    assert checkpoint.fingerprint == open_checkpoint(str(hub.folder)).fingerprint
+    assert hub.fetched() == {"config.json", INDEX_FILE}
+
+
+def test_a_model_in_one_file_has_the_same_fingerprint_before_it_is_fetched(tmp_path: Path) -> None:
+    folder = tmp_path / "hub"
+    save_random_model(folder)
+    with open_hub(folder) as hub:
+        remote = open_from(hub)
+        assert remote.fingerprint == open_checkpoint(str(folder)).fingerprint
+        assert all(wanted for _, name, wanted in hub.requests if name == "model.safetensors" and _ == "GET")
+        name = remote.tensor_names()[0]
+        expected = load_file(folder / "model.safetensors")[name]
+        assert torch.equal(remote.read([name])[name], expected)
+        assert open_from(hub, offline=True).fingerprint == remote.fingerprint
+
+
+def test_only_the_files_that_hold_the_tensors_are_fetched_once_and_progress_is_told(hub: FakeHub) -> None:
+    checkpoint = open_from(hub)
+    names = checkpoint.block_tensor_names(1)
+    heard: list[tuple[str, int, int]] = []
+    tensors = checkpoint.read(names, lambda *what: heard.append(what))
+    shards = {name for name in hub.fetched() if name.endswith(".safetensors")}
+    assert shards == {f"model-0000{n}-of-00008.safetensors" for n in (3, 4)}
+    assert {what for what, done, total in heard if done == total} == {
+        f"downloading {name}" for name in shards
+    }
+    local = open_checkpoint(str(hub.folder)).read(names)
+    assert all(torch.equal(tensors[name], local[name]) for name in names)
+    hub.requests.clear()
+    open_from(hub).read(names)
+    assert hub.fetched() == set()
+
+
+def test_an_interrupted_download_is_tried_again(hub: FakeHub) -> None:
+    shard = "model-00003-of-00008.safetensors"
+    hub.cut = {shard}
+    assert open_from(hub).read(["model.layers.1.self_attn.q_proj.weight"])
+    assert [(method, name) for method, name, _ in hub.requests].count(("GET", shard)) == 2
+
+
+def test_a_file_that_does_not_have_the_hubs_digest_is_deleted(hub: FakeHub) -> None:
+    shard = "model-00003-of-00008.safetensors"
+    hub.lie = {shard}
+    name = "model.layers.1.self_attn.q_proj.weight"
+    with pytest.raises(ConfigError, match="was damaged on its way and is deleted again; start once more"):
+        open_from(hub).read([name])
+    hub.lie = set()
+    assert open_from(hub).read([name])
+
+
+def test_a_warm_cache_needs_no_network(hub: FakeHub) -> None:
+    names = (warm := open_from(hub)).block_tensor_names(0)
+    warm.read(names)
+    hub.requests.clear()
+    cold = open_from(hub, offline=True)
+    assert cold.fingerprint == warm.fingerprint
+    assert cold.read(names)
+    assert cold.find_file("tokenizer.json") is None
+    assert hub.requests == []
+    with pytest.raises(ConfigError, match=r"lacks model-.*get that file again"):
+        cold.read(warm.block_tensor_names(3))
+
+
+def test_a_warm_cache_is_used_when_the_network_has_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "hub"
+    save_random_model(folder, max_shard_size="20KB")
+    with open_hub(folder) as hub:
+        names = (warm := open_from(hub)).block_tensor_names(0)
+        warm.read(names)
+    assert open_from(hub).read(names)
+
+
+def test_hf_hub_offline_is_obeyed(hub: FakeHub) -> None:
+    open_from(hub)
+    program = (
+        "import sys; from pathlib import Path; from swarm.checkpoint import open_checkpoint;"
+        " print(open_checkpoint(sys.argv[1], cache_dir=Path(sys.argv[2])).num_blocks)"
+    )
+    cache = hub.folder.parent / "cache"
+    done = subprocess.run(
+        [sys.executable, "-c", program, REPOSITORY, str(cache)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
+
+
+def test_all_files_come_from_the_commit_of_the_first(hub: FakeHub) -> None:
+    checkpoint = open_from(hub)
+    path = checkpoint.find_file("generation_config.json")
+    assert path is not None
+    assert path.parent.name == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (
+            "RepoNotFound",
+            "neither a directory nor a model on the Hub; .* if it is private log in with .*HF_TOKEN",
+        ),
+        ("GatedRepo", "asks for consent: accept its terms on the Hub, then log in"),
+        ("Broken", "could not be downloaded .*; check the network and start again|cannot be reached"),
+    ],
+)
+def test_refusals_of_the_hub_are_told(hub: FakeHub, code: str, sentence: str) -> None:
+    hub.refuse = code
+    with pytest.raises(ConfigError, match=sentence):
+        open_from(hub)
+
+
+def test_an_unknown_revision_is_told(hub: FakeHub) -> None:
+    with pytest.raises(ConfigError, match="has no such revision; check what stands after the @"):
+        open_from(hub, revision="v9")
+
+
+@pytest.mark.parametrize("offline", [True, pytest.param(False, marks=pytest.mark.slow)])  # tries for 23 s
+def test_a_hub_that_cannot_be_reached_is_told(tmp_path: Path, offline: bool) -> None:
+    files = HubFiles(REPOSITORY, cache_dir=tmp_path, endpoint="http://127.0.0.1:9", offline=offline)
+    with pytest.raises(ConfigError, match="the Hub cannot be reached; check the name and the network"):
+        Checkpoint(files)
+
+
+def test_pickled_weights_on_the_hub_are_refused(tmp_path: Path) -> None:
+    save_only_config(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with open_hub(tmp_path) as hub, pytest.raises(ConfigError, match="has only pickled weights"):
+        Checkpoint(HubFiles(REPOSITORY, cache_dir=tmp_path / "cache", endpoint=hub.endpoint))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full while downloading x; make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "/cache"), "/cache cannot be written; fix its"),
+        (ValueError("strange"), r"could not be downloaded \(ValueError\)"),
+    ],
+    ids=str,
+)
+def test_troubles_of_the_disk_are_told(error: Exception, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence), _translated("x"):
+        raise error
