@@ -38,7 +38,7 @@ OPTIONS = {
     "plain": Options(0.3),
     "sinks": Options(0.3, sinks=torch.linspace(-2, 3, HEADS)),
     "softcap": Options(2.0, softcap=1.5),
-    "bias": Options(0.3, key_bias=torch.randn(HEADS, 1, 64, generator=torch.Generator().manual_seed(1))),
+    "bias": Options(0.3, key_bias=torch.randn(HEADS, 1, 320, generator=torch.Generator().manual_seed(1))),
 }
 
 
@@ -52,7 +52,7 @@ def test_every_way_to_attend_equals_a_plain_softmax(
     generator = torch.Generator().manual_seed(0)
     mask_function = causal_mask_function if window is None else sliding_window_causal_mask_function(window)
     pool = KVPool(10_000)
-    for position, tokens, prefix in itertools.product((0, 1, 16, 40), (1, 2, 9), (0, 16)):
+    for position, tokens, prefix in itertools.product((0, 1, 16, 40, 300), (1, 2, 9), (0, 16, 290)):
         length = position + tokens
         if prefix > position:
             continue
@@ -67,6 +67,27 @@ def test_every_way_to_attend_equals_a_plain_softmax(
         allowed = columns <= rows if window is None else (columns <= rows) & (columns > rows - window)
         reference = expected(query, keys, values, allowed, OPTIONS[asks])
         torch.testing.assert_close(output.double(), reference, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("asks", OPTIONS)
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_bf16_stays_as_near_to_it_as_its_digits_allow(asks: str, kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for position, tokens, prefix in itertools.product((40, 300), (1, 5), (0, 16)):
+        query = torch.randn(HEADS, tokens, DIM, generator=generator).bfloat16()
+        keys, values = (
+            torch.randn(kv_heads, position + tokens, DIM, generator=generator).bfloat16() for _ in range(2)
+        )
+        pairs = [(keys[:, :prefix], values[:, :prefix]), (keys[:, prefix:], values[:, prefix:])]
+        chunk = Chunk(KVPool(100).open(Span(0, 1)), Span(0, 1), position, torch.empty(tokens, 4))
+        visible = RaggedMask(causal_mask_function).visible(chunk, torch.bfloat16)
+        options = OPTIONS[asks]
+        if options.key_bias is not None:
+            options = Options(options.scaling, key_bias=options.key_bias.bfloat16())
+        output = attend_rows(query, tuple(pairs if prefix else pairs[1:]), visible, options)
+        allowed = torch.arange(position + tokens) <= torch.arange(position, position + tokens)[:, None]
+        reference = expected(query, keys, values, allowed, options)
+        torch.testing.assert_close(output.double(), reference, atol=2e-2, rtol=2e-2)
 
 
 def test_a_window_leaves_out_keys_that_no_row_sees() -> None:

@@ -95,12 +95,9 @@ def test_linear_layers_run_once_per_batch_whatever_the_number_of_sessions(model:
 
 def test_a_decode_step_copies_no_old_keys_and_values(model: SpanModel) -> None:
     pool = KVPool(1_000_000)
-    short, long = warm(model, pool, 20), warm(model, pool, 600)
-    for sessions in ([short], [long]):
-        step(model, pool, dict.fromkeys(sessions, 1))
-    near, far = step(model, pool, {short: 1}), step(model, pool, {long: 1})
-    assert far.copied_bytes == near.copied_bytes
-    assert far.counts == near.counts
+    steps = [step(model, pool, {warm(model, pool, tokens): 1}) for tokens in (20, 300, 900)]
+    assert steps[0].copied_bytes == steps[1].copied_bytes == steps[2].copied_bytes
+    assert steps[1].counts == steps[2].counts
 
 
 def test_a_decode_step_of_a_fork_copies_no_shared_keys_and_values(model: SpanModel) -> None:
