@@ -1,0 +1,180 @@
+"""A chat room in the terminal. Standard output has the answers, standard error everything else."""
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import AsyncIterator
+
+from demo.private_swarm import PrivateSwarm
+from swarm.client import SwarmModel
+from swarm.errors import MurmurError
+from swarm.generate import Generation
+from swarm.inference import InferenceSession, Notice
+from swarm.sampling import SamplingParams
+from swarm.text import Message
+
+HELP = """  /new      forget this conversation
+  /retry    ask for the last answer again, with some chance in it
+  /status   who answers
+  /quit     leave (or Ctrl-D); Ctrl-C stops an answer
+You may also end a server yourself, for example with `kill -9`, and go on."""
+FAIL_AT_TOKEN = 6
+MAX_LINE_CHARACTERS = 4000
+
+
+class Room:
+    """One conversation with the demo's model."""
+
+    def __init__(self, swarm: PrivateSwarm, model: SwarmModel, *, fail_server: bool) -> None:
+        self._swarm = swarm
+        self._model = model
+        self._must_fail = fail_server
+        self._is_terminal = sys.stdin.isatty()
+        self._messages: list[Message] = []
+        self._previous: Generation | None = None
+        self._params = SamplingParams(temperature=0.0, max_new_tokens=200)
+        self._answer: asyncio.Task[MurmurError | None] | None = None
+
+    async def run(self) -> None:
+        """Talk until the input ends."""
+        async with self._model.session() as session:
+            session.on_notice = self._note
+            if self._is_terminal:
+                self.say("Say something, or /help.")
+            async for line in read_lines("you> " if self._is_terminal else ""):
+                if line.strip() == "/quit":
+                    break
+                await self._take(session, line.strip())
+
+    def say(self, sentence: str) -> None:
+        """Tell the person something that is no answer."""
+        sys.stderr.write(f"[{sentence}]\n")
+        sys.stderr.flush()
+
+    def stop_answer(self) -> bool:
+        """End the answer that is being written; False if there is none."""
+        if self._answer is None:
+            return False
+        self._answer.cancel()
+        return True
+
+    async def _take(self, session: InferenceSession, line: str) -> None:
+        if not line:
+            return
+        if line.startswith("/"):
+            if line == "/retry" and self._messages:
+                self._messages.pop()
+                line = self._messages.pop()["content"]
+                await self._answer_to(session, line, SamplingParams(temperature=0.7, max_new_tokens=200))
+            else:
+                self._obey(line)
+            return
+        if len(line) > MAX_LINE_CHARACTERS:
+            self.say(f"that is too long: {len(line)} characters, at most {MAX_LINE_CHARACTERS}")
+            return
+        await self._answer_to(session, line, self._params)
+
+    def _obey(self, line: str) -> None:
+        if line == "/help":
+            sys.stderr.write(f"{HELP}\n")
+        elif line == "/new":
+            self._messages.clear()
+            self._previous = None
+            self.say("a new conversation")
+        elif line == "/status":
+            for server in self._swarm.servers:
+                self.say(f"{server.title}: process {server.pid}, peer {server.peer_id}")
+        elif line == "/retry":
+            self.say("there is no answer yet")
+        else:
+            self.say(f"there is no command {line.split()[0]}; /help names them")
+
+    async def _answer_to(self, session: InferenceSession, line: str, params: SamplingParams) -> None:
+        self._messages.append({"role": "user", "content": line})
+        previous = self._previous if len(self._messages) > 1 else None
+        generation = self._model.answer(session, self._messages, previous, params)
+        async with asyncio.TaskGroup() as group:
+            self._answer = group.create_task(self._write(generation))
+        failure, self._answer = self._answer.result(), None
+        if failure is not None:
+            self._messages.pop()
+            self.say(str(failure))
+            return
+        self._previous = generation
+        self._messages.append({"role": "assistant", "content": generation.text})
+        self._sum_up(session, generation)
+
+    async def _write(self, generation: Generation) -> MurmurError | None:
+        """Stream the answer; a cancellation stops it and keeps what there is. Returns what went wrong."""
+        try:
+            async for piece in generation:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+                if self._must_fail and len(generation.ids) >= FAIL_AT_TOKEN:
+                    self._fail_server(generation.session)
+        except asyncio.CancelledError:
+            sys.stdout.write(" [stopped]")
+        except MurmurError as error:
+            return error
+        finally:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        return None
+
+    def _fail_server(self, session: InferenceSession) -> None:
+        self._must_fail = False
+        hop = session.route[len(session.route) // 2]
+        victim = next(s for s in self._swarm.servers if s.peer_id == hop.peer_id)
+        sys.stderr.write("\n")
+        self.say(f"ending {victim.title} in the middle of this answer, as --fail-server asks")
+        self._swarm.kill(victim)
+
+    def _note(self, notice: Notice) -> None:
+        if notice.kind == "lost":
+            names = ", ".join(self._swarm.name_of(peer) for peer in notice.peers)
+            sys.stderr.write("\n")
+            self.say(f"lost {names}: looking for another way")
+        else:
+            self.say(f"the answer goes on after {notice.pause_s:.1f} s, as if nothing had happened")
+
+    def _sum_up(self, session: InferenceSession, generation: Generation) -> None:
+        hops = " → ".join(
+            f"{self._swarm.name_of(hop.peer_id)} (blocks {hop.span.start}-{hop.span.end - 1})"
+            for hop in session.route
+        )
+        first_ms = (generation.first_token_s or 0.0) * 1000
+        self.say(
+            f"{hops} · {len(generation.ids)} tokens, {generation.tokens_per_second:.0f} tokens/s,"
+            f" first after {first_ms:.0f} ms"
+        )
+
+
+async def read_lines(prompt: str) -> AsyncIterator[str]:
+    """Lines of standard input, read by a thread of their own: nothing else can wait for a terminal."""
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[str | None] = asyncio.Queue()
+    wanted = threading.Semaphore(0)
+
+    def read_forever() -> None:
+        line: str | None = ""
+        while line is not None:
+            wanted.acquire()
+            line = _read_line(prompt)
+            with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+                loop.call_soon_threadsafe(lines.put_nowait, line)
+
+    threading.Thread(target=read_forever, daemon=True, name="murmur-input").start()
+    while True:
+        wanted.release()
+        line = await lines.get()
+        if line is None:
+            return
+        yield line
+
+
+def _read_line(prompt: str) -> str | None:
+    try:
+        return input(prompt) if prompt else (sys.stdin.readline() or None)
+    except (EOFError, ValueError, OSError):
+        return None

@@ -1,0 +1,140 @@
+"""A process that has imported everything and starts servers by forking: a new one joins in a second.
+
+It is forked itself before this program has threads or an event loop, and stays single-threaded. Whoever
+ends the parent, with whatever signal, ends the zygote, its servers and their p2pd's: each process asks the
+kernel for a signal when its parent dies.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+POLL_S = 0.2
+STOP_S = 3.0
+
+Start = Callable[[dict[str, Any]], None]
+"""Runs one service in a fresh process, until it is told to end."""
+
+
+def die_with(parent_pid: int) -> None:
+    """Have this process killed when its parent ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def fork_zygote(start: Start, log: Path) -> socket.socket:
+    """Fork the zygote; returns our end of the line to it: JSON objects, one a line.
+
+    We send {"start": name, ...} and {"stop": true}; it sends {"started": name, "pid": n} and
+    {"exited": name, "pid": n}.
+    """
+    ours, theirs = socket.socketpair()
+    parent_pid = os.getpid()
+    if os.fork() == 0:
+        ours.close()
+        _run_child(lambda: _Zygote(theirs, start, log).run(parent_pid))
+    theirs.close()
+    return ours
+
+
+def _run_child(work: Callable[[], None]) -> None:
+    """Run `work` in a forked process and end it, without the parent's clean-up."""
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException:  # noqa: BLE001 - the process ends here; its log says why
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class _Zygote:
+    """The zygote's own loop."""
+
+    def __init__(self, line: socket.socket, start: Start, log: Path) -> None:
+        self._line = line
+        self._start = start
+        self._log = log
+        self._children: dict[int, str] = {}
+        self._unread = b""
+
+    def run(self, parent_pid: int) -> None:
+        """Obey until told to stop, or until the line ends."""
+        os.setsid()
+        die_with(parent_pid)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while True:
+            readable, _, _ = select.select([self._line], [], [], POLL_S)
+            self._reap()
+            if not readable:
+                continue
+            raw = self._line.recv(65_536)
+            self._unread += raw
+            *lines, self._unread = self._unread.split(b"\n")
+            orders = [json.loads(line) for line in lines]
+            if not raw or any("stop" in order for order in orders):
+                self._stop()
+                return
+            for order in orders:
+                self._fork(order)
+
+    def _fork(self, order: dict[str, Any]) -> None:
+        parent_pid = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _run_child(lambda: self._serve(order, parent_pid))
+        self._children[pid] = order["start"]
+        self._say({"started": order["start"], "pid": pid})
+
+    def _serve(self, order: dict[str, Any], parent_pid: int) -> None:
+        die_with(parent_pid)
+        self._line.close()
+        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self._start(order)
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            self._say({"exited": self._children.pop(pid), "pid": pid})
+
+    def _stop(self) -> None:
+        """End the children politely, then not."""
+        self._signal_all(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_S
+        while self._children and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(0.02)
+        self._signal_all(signal.SIGKILL)
+        while self._children:
+            pid, _ = os.waitpid(-1, 0)
+            self._children.pop(pid, None)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for pid in self._children:
+            os.kill(pid, number)
+
+    def _say(self, event: dict[str, Any]) -> None:
+        try:
+            self._line.sendall(json.dumps(event).encode() + b"\n")
+        except OSError:
+            return

@@ -1,0 +1,126 @@
+"""`./murmur generate`: one answer, from a swarm, on standard output."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from swarm.errors import ConfigError
+
+EXAMPLES = """examples
+  ./murmur generate demo/model --initial-peers /ip4/127.0.0.1/tcp/31337/p2p/12D3... --prompt 'What is Murmur?'
+  ./murmur generate owner/model --initial-peers ... --prompt 'A poem' --temperature 0.8 --seed 7 --json
+  echo 'What is a swarm?' | ./murmur generate ./demo/model --initial-peers ... --prompt -"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `./murmur generate`."""
+    parser.description = "One answer from the swarm, streamed to standard output."
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("model", metavar="MODEL", help="a Hub id, or a directory: the servers' model")
+    parser.add_argument("--initial-peers", nargs="+", required=True, metavar="ADDRESS")
+    parser.add_argument("--prompt", required=True, help="what to say; - reads standard input")
+    parser.add_argument("--system", default="", help="a system prompt")
+    parser.add_argument("--raw", action="store_true", help="continue the prompt, without a chat template")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--top-k", type=int, default=0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--min-p", type=float, default=0.0)
+    parser.add_argument("--repetition-penalty", type=float, default=1.0)
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="may be given again")
+    parser.add_argument("--seed", type=int, default=None, help="the same seed gives the same answer")
+    parser.add_argument("--identity", type=Path, default=None, metavar="FILE")
+    parser.add_argument(
+        "--json", action="store_true", help="text, token_ids, seconds, tokens_per_second, route"
+    )
+
+
+async def run_generate(arguments: argparse.Namespace) -> None:
+    """Print one answer. Raises MurmurError with a sentence."""
+    from swarm.client import join
+    from swarm.sampling import SamplingParams
+
+    params = SamplingParams(
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
+        stop=tuple(arguments.stop),
+        max_new_tokens=arguments.max_new_tokens,
+    )
+    prompt = _prompt(arguments.prompt)
+    started = time.monotonic()
+    async with join(arguments.initial_peers, identity=arguments.identity) as swarm:
+        model = await swarm.load(arguments.model, progress=_Progress())
+        ids = (
+            model.tokenizer.encode_user_text(prompt)
+            if arguments.raw
+            else model.tokenizer.encode_chat(_messages(arguments.system, prompt))
+        )
+        if not ids:
+            raise ConfigError("the prompt is empty; say something with --prompt")
+        async with model.session() as session:
+            session.on_notice = lambda notice: _note(notice.kind, notice.reason, notice.pause_s)
+            generation = model.generate(session, ids, params)
+            async for piece in generation:
+                if not arguments.json:
+                    sys.stdout.write(piece)
+                    sys.stdout.flush()
+            if arguments.json:
+                sys.stdout.write(_as_json(generation, session.route, time.monotonic() - started))
+            sys.stdout.write("\n")
+
+
+def _as_json(generation: "object", route: "object", total_s: float) -> str:
+    from swarm.generate import Generation
+
+    assert isinstance(generation, Generation)
+    return json.dumps(
+        {
+            "text": generation.text,
+            "token_ids": generation.ids,
+            "finish": generation.finish,
+            "seed": generation.sampler.seed,
+            "seconds": round(generation.seconds, 4),
+            "first_token_seconds": round(generation.first_token_s or 0.0, 4),
+            "total_seconds": round(total_s, 4),
+            "tokens_per_second": round(generation.tokens_per_second, 2),
+            "route": [
+                {"peer": hop.peer_id, "blocks": [hop.span.start, hop.span.end]}
+                for hop in generation.session.route
+            ],
+        }
+    )
+
+
+def _prompt(text: str) -> str:
+    return sys.stdin.read().strip() if text == "-" else text
+
+
+def _messages(system: str, prompt: str) -> list[dict[str, str]]:
+    first = [{"role": "system", "content": system}] if system else []
+    return [*first, {"role": "user", "content": prompt}]
+
+
+def _note(kind: str, reason: str, pause_s: float) -> None:
+    words = f"a server was lost ({reason})" if kind == "lost" else f"the answer goes on after {pause_s:.1f} s"
+    sys.stderr.write(f"[{words}]\n")
+    sys.stderr.flush()
+
+
+class _Progress:
+    """A line on standard error every two seconds while something is fetched or read."""
+
+    def __init__(self) -> None:
+        self._said_s = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._said_s >= 2.0:
+            self._said_s = now
+            sys.stderr.write(f"{what}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB\n")
