@@ -54,6 +54,11 @@ class ReplayLog:
             self._chunks.append((position, num_tokens, payload))
             self._budget.charge(self, payload)
 
+    def skip(self, end: int) -> None:
+        """Hold nothing up to `end`: nobody behind the last hop can need it."""
+        self.clear()
+        self._end = end
+
     def truncate(self, position: int) -> None:
         """Forget everything from `position` on."""
         while self._chunks and self._chunks[-1][0] >= position:
@@ -73,6 +78,11 @@ class ReplayLog:
     def drop_oldest(self) -> None:
         """Give up the oldest chunk."""
         self._budget.refund(self, self._chunks.popleft()[2])
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens that one replayed step holds at most, unless it was a longer step already."""
+        return self._budget.chunk_tokens
 
     def join(self, payloads: list[Payload]) -> Payload:
         """One payload of all tokens, in order."""
@@ -108,9 +118,12 @@ class ReplayLog:
 class LogBudget:
     """Bytes that all logs of a server may hold together; the session that logged longest ago pays first."""
 
-    def __init__(self, max_bytes: int, operations: PayloadOperations) -> None:
+    def __init__(
+        self, max_bytes: int, operations: PayloadOperations, chunk_tokens: int = REPLAY_CHUNK_TOKENS
+    ) -> None:
         self._max_bytes = max_bytes
         self.operations = operations
+        self.chunk_tokens = chunk_tokens
         self._logs: OrderedDict[int, tuple[ReplayLog, int]] = OrderedDict()
         self.used_bytes = 0
 
@@ -166,7 +179,7 @@ def _joined(start: int, end: int, log: ReplayLog) -> Iterator[tuple[int, list[Pa
     """(position behind, payloads) of neighbouring chunks that together stay below the limit."""
     parts: list[Payload] = []
     for position, num_tokens, payload in log.read(start, end):
-        if parts and position + num_tokens - start > REPLAY_CHUNK_TOKENS:
+        if parts and position + num_tokens - start > log.chunk_tokens:
             yield position, parts
             start, parts = position, []
         parts.append(payload)

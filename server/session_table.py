@@ -54,8 +54,8 @@ class KVRooms:
         """Make an empty cache; the result grants room up to a position and returns what is granted."""
         raise NotImplementedError
 
-    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Callable[[int], int]:
-        """Make a cache that shares the parent's first `position` tokens."""
+    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Callable[[int], int] | None:
+        """Make a cache that shares the parent's first `position` tokens; None if that cannot be had."""
         raise NotImplementedError
 
     def close(self, key: SessionKey) -> None:
@@ -122,11 +122,8 @@ class SessionTable:
         session = self._sessions.get(key)
         if session is not None and bind.epoch <= session.epoch:
             raise Refused("fenced", "a newer holder has this session")
-        if session is not None and session.span != span:
-            self._remove(key)
-            session = None
-        if session is None:
-            session = self._open(key, span, bind)
+        if session is None or session.span != span:
+            session = self._replace(key, span, bind)
         self._holders[key] = _Holder(connection, min(bind.lease_ms / 1000, self._limits.max_lease_s))
         return session, session.bind(bind)
 
@@ -143,10 +140,13 @@ class SessionTable:
             raise Refused("bad_message", "the bind contradicts itself")
         return span
 
-    def _open(self, key: SessionKey, span: Span, bind: Bind) -> HopSession:
+    def _replace(self, key: SessionKey, span: Span, bind: Bind) -> HopSession:
+        """Open a session, in the place of one that had other blocks."""
         if self.is_draining:
             raise Refused("draining", "this server is about to stop")
-        if (
+        if key in self._sessions:
+            self._remove(key)
+        elif (
             self._per_peer[key.client] >= self._limits.sessions_per_peer
             or len(self) >= self._limits.max_sessions
         ):
@@ -168,7 +168,7 @@ class SessionTable:
         if parent is None or parent.span != span or not parent.can_fork(wanted.position, wanted.tag):
             return None
         room = self._rooms.fork(parent.key, key, wanted.position)
-        return parent.fork(key, wanted.position, wanted.tag, room)
+        return None if room is None else parent.fork(key, wanted.position, wanted.tag, room)
 
     def admit(self, remote: PeerId, hello: Hello, now_s: float) -> HopSession | None:
         """Decide on a new chain stream: its session, or None while the bind it belongs to has not come.

@@ -87,6 +87,11 @@ class HopSession:
         return self._done.length
 
     @property
+    def num_waiting(self) -> int:
+        """Accepted steps that do not run yet."""
+        return len(self._waiting)
+
+    @property
     def is_idle(self) -> bool:
         """True if nothing runs or waits."""
         return self._running is None and not self._waiting
@@ -140,9 +145,15 @@ class HopSession:
         return [Tell(ack)]
 
     def drop_cache(self) -> None:
-        """The KV cache was given up to make room: the next step finds a gap, and the client replays."""
+        """The KV cache of an idle session was given up to make room: the next step finds a gap.
+
+        The log goes too, for its cuts can no longer be named; and what was granted must be asked for again.
+        """
+        assert self.is_idle, "a cache was given up under a running step"
         self._done = Boundaries()
         self._planned = Boundaries()
+        self.log.truncate(0)
+        self.credit = 0
 
     # --- the chain ------------------------------------------------------------------------------------
 
@@ -186,15 +197,20 @@ class HopSession:
             effects = self._finish(work.message, output)
         return effects + self._start()
 
-    def failed(self, reason: str) -> list[Effect]:
-        """The running computation failed: the cache below its position is as it was."""
+    def failed(self, code: ErrorCode, reason: str) -> list[Effect]:
+        """The running computation failed: the cache below its position is as it was.
+
+        What waited behind it is refused with it, in the name of the last: it may belong to a newer attempt,
+        and the client does not listen to refusals of older ones.
+        """
         work, self._running = self._running, None
         assert work is not None, "failed() without a running step"
         if work.message.epoch != self.epoch:
             return self._start()
+        last = self._waiting[-1] if self._waiting else work
         self._waiting.clear()
         self._planned = self._done.copy()
-        return self._refuse(work.message, "internal", reason)
+        return self._refuse(last.message, code, reason, BUSY_RETRY_MS if code == "busy" else 0)
 
     def overflowed(self, message: Message) -> list[Effect]:
         """The outgoing queue had no room for `message`: the client tries again, we stay ahead."""
@@ -213,6 +229,8 @@ class HopSession:
         if order.epoch != self.epoch:
             self.counters.stale_frames += 1
             return []
+        if order.start >= order.end:
+            return [Tell(self._error("bad_message", "a replay needs start < end"))]
         if not self.log.covers(order.start, order.end):
             return [Tell(self._error("gap", "the log no longer covers what was asked for"))]
         steps = replayed_steps(order, self.log, self._done.tag_at)
@@ -252,7 +270,10 @@ class HopSession:
     def _finish(self, message: Step | StateStep, output: Payload) -> list[Effect]:
         end = message.position + message.num_tokens
         self._done.push(end, message.tag)
-        self.log.append(message.position, message.num_tokens, output)
+        if self.stage < self.num_stages - 1:
+            self.log.append(message.position, message.num_tokens, output)
+        else:
+            self.log.skip(end)
         self.counters.executed_tokens += message.num_tokens
         if isinstance(message, StateStep):
             return self._pass_on_state(message, output)
@@ -267,7 +288,9 @@ class HopSession:
         self._has_room(position + self.credit_ahead)
         if self.credit == before:
             return []
-        return [Tell(Credit(session=self.key.session, epoch=self.epoch, position=self.credit, stage=self.stage))]
+        return [
+            Tell(Credit(session=self.key.session, epoch=self.epoch, position=self.credit, stage=self.stage))
+        ]
 
     def _pass_on(self, step: Step, output: Payload) -> SendNext:
         links = step.links + 1

@@ -1,5 +1,6 @@
 """What a session has been told so far, as names: a tag per position, and where steps ended."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from swarm.wire.tags import TagChain, pack_boundaries
@@ -35,26 +36,28 @@ class History:
     def append(self, labels: Sequence[int]) -> None:
         """Add the tokens of one step."""
         self._chain.append(labels)
-        self._mark(len(self))
+        self.mark(len(self))
 
     def truncate(self, position: int) -> None:
         """Forget what lies above `position`."""
         self._chain.truncate(position)
         while self._boundaries[-1] > position:
             self._boundaries.pop()
-        self._mark(position)
+        self.mark(position)
 
     def fork(self, position: int) -> "History":
         """The first `position` tokens, under the same names."""
         child = History(self._chain.fork(position))
         child._boundaries = [at for at in self._boundaries if at < position]
-        child._mark(position)
+        child.mark(position)
         return child
 
     def packed(self) -> tuple[bytes, bytes]:
         """Boundaries and their tags as Bind carries them."""
         return pack_boundaries(self._chain, self._boundaries)
 
-    def _mark(self, position: int) -> None:
-        if not self._boundaries or self._boundaries[-1] != position:
-            self._boundaries.append(position)
+    def mark(self, position: int) -> None:
+        """Note that a hop may come to know the tag at `position`: a part that is replayed ends there."""
+        index = bisect_left(self._boundaries, position)
+        if self._boundaries[index : index + 1] != [position]:
+            self._boundaries.insert(index, position)

@@ -6,7 +6,8 @@ epoch, what is outstanding. It never sees a tensor and knows no clock.
 
     UNBOUND --bind()--> BINDING --all acknowledged--> REPLAYING --all ready--> READY <--> WAITING
                           ^                              |                       |
-                          '--------- bind(), with epoch + 1, after anything that went wrong
+                          |--------- bind(), with epoch + 1, after a refusal ----'
+                          '--------- bind() with another route --- ROUTELESS <--- a hop is lost
 """
 
 from collections import deque
@@ -54,13 +55,17 @@ BLAMED = frozenset({"unauthorised", "wrong_model", "unsupported", "bad_message",
 
 
 class Phase(Enum):
-    """Where the session stands; steps are sent only while READY."""
+    """Where the session stands; steps are sent only while READY.
+
+    ROUTELESS: a hop is lost or suspected, and nothing is sent or believed until another route is bound.
+    """
 
     UNBOUND = auto()
     BINDING = auto()
     REPLAYING = auto()
     READY = auto()
     WAITING = auto()
+    ROUTELESS = auto()
     CLOSED = auto()
 
 
@@ -86,6 +91,7 @@ class ClientSession:
     outbox: Outbox = field(default_factory=Outbox)
     lease_ms: int = 1_800_000
     parent: ForkOf | None = None
+    replay_chunk_tokens: int = REPLAY_CHUNK_TOKENS
     phase: Phase = Phase.UNBOUND
     epoch: int = 0
     commit: int = 0
@@ -104,8 +110,19 @@ class ClientSession:
         """Tokens of the history, outstanding steps included."""
         return len(self.history)
 
+    @property
+    def is_bound(self) -> bool:
+        """True while every hop of the route has acknowledged the bind."""
+        return self.phase in (Phase.REPLAYING, Phase.READY, Phase.WAITING)
+
+    @property
+    def missing_acks(self) -> set[PeerId]:
+        """Servers that were bound and have not acknowledged."""
+        silent = (hop.peer_id for stage, hop in enumerate(self.route) if stage not in self._acks)
+        return set(silent) if self.phase is Phase.BINDING else set()
+
     def step(self, labels: Sequence[int], rows: int) -> tuple[int, list[Effect]]:
-        """Append n >= 0 tokens and ask for the last `rows` outputs; returns the step's number, and effects."""
+        """Append n >= 0 tokens and ask for the last `rows` outputs; returns the step's number too."""
         self._check_open()
         number = self.outbox.add(self.position, len(labels), rows)
         self.history.append(labels)
@@ -241,13 +258,16 @@ class ClientSession:
         if error.code in HOPELESS:
             self.phase = Phase.CLOSED
             return [Broken(error.code, error.message)]
-        peer = self.route[error.stage].peer_id
         if error.code in BLAMED:
-            return self._lose({peer}, f"{error.code}: {error.message}")
-        if self.phase in (Phase.READY, Phase.WAITING) and error.code in ("busy", "gap"):
+            return self._lose({self.route[error.stage].peer_id}, f"{error.code}: {error.message}")
+        return [] if self.phase is Phase.ROUTELESS else self._on_refusal(error)
+
+    def _on_refusal(self, error: SessionError) -> list[Effect]:
+        """Busy, gap or internal: mended by trying again, here or elsewhere."""
+        if error.code in ("busy", "gap") and self.phase in (Phase.READY, Phase.WAITING):
             return self._on_refused_step(error)
         if error.code == "busy":
-            return self._lose({peer}, "busy")
+            return self._lose({self.route[error.stage].peer_id}, "busy")
         return self.bind(self.route, self._addresses)
 
     def on_credit(self, credit: Credit) -> list[Effect]:
@@ -306,8 +326,7 @@ class ClientSession:
         return NextHop(peer, self._addresses.get(peer, ()), self.slot(stage + 1))
 
     def _lose(self, peers: set[PeerId], reason: str) -> list[Effect]:
-        """Nothing is sent until a new route is bound."""
-        self.phase = Phase.BINDING
+        self.phase = Phase.ROUTELESS
         self._acks.clear()
         self.outbox.credit.clear()
         return [NeedRoute(frozenset(peers), reason)]
@@ -333,10 +352,12 @@ class ClientSession:
         return [TellHop(replay.source, order)]
 
     def _replay_from_ids(self, replay: Replay) -> list[Effect]:
-        starts = range(replay.start, replay.end, REPLAY_CHUNK_TOKENS)
-        return [self._state_step(at, min(at + REPLAY_CHUNK_TOKENS, replay.end), replay.stop) for at in starts]
+        chunk = self.replay_chunk_tokens
+        starts = range(replay.start, replay.end, chunk)
+        return [self._state_step(at, min(at + chunk, replay.end), replay.stop) for at in starts]
 
     def _state_step(self, start: int, end: int, stop_stage: int) -> SendState:
+        self.history.mark(end)  # should another hop fail meanwhile, this part need not be sent again
         return SendState(
             StateStep(
                 epoch=self.epoch,

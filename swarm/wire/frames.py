@@ -69,6 +69,8 @@ class FrameDecoder:
 
     def decode(self, body: bytearray) -> Frame:
         """Raises BadFrame; its code is `unsupported` for a version or kind that we do not speak."""
+        if len(body) < _BODY_HEAD.size:
+            raise BadFrame("the frame is shorter than its own head")
         version, header_bytes = _BODY_HEAD.unpack_from(body)
         if version != VERSION:
             raise BadFrame(

@@ -19,6 +19,7 @@ _TORCH: dict[DType, torch.dtype] = {
 _NAMES: dict[torch.dtype, DType] = {dtype: name for name, dtype in _TORCH.items()}
 
 MAX_DIMS = 4
+MAX_ELEMENTS = 1 << 40  # far above any frame; keeps strides of empty tensors within 64 bits
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -47,7 +48,12 @@ def to_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def from_bytes(spec: TensorSpec, raw: memoryview) -> torch.Tensor:
-    """Tensor of `spec` over `raw`, which must be exactly as long as the spec says and writable."""
+    """Tensor of `spec` over `raw`, which must be exactly as long as the spec says and writable.
+
+    An empty tensor may claim any size along its other axes: raises ValueError if that is absurd.
+    """
+    if math.prod(max(size, 1) for size in spec.shape) > MAX_ELEMENTS:
+        raise ValueError("the tensor's shape is out of all bounds")
     if spec.num_bytes == 0:
         return torch.empty(spec.shape, dtype=_TORCH[spec.dtype])
     return torch.frombuffer(raw, dtype=_TORCH[spec.dtype]).reshape(spec.shape)

@@ -1,11 +1,11 @@
 """A world for the session protocol: the shipped state machines, a hash for a model, and chance.
 
 One seed is one schedule: which frame is delivered next, which computation ends, who is killed, frozen,
-revived, suspected, restarted. The "model" hashes everything that a cache holds into every output, so that a
-cache with the wrong contents cannot give a right answer.
+revived, suspected, restarted. The "model" hashes everything that a cache holds into every output, so that
+a cache with the wrong contents cannot give a right answer.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from server.session_effects import Execute, Link, SendNext, SessionKey, Tell
 from server.session_table import KVRooms, Limits, Refused, SessionTable
 from server.sessions import HopSession
 from swarm.wire.blocks import PeerId, SessionId, Span
+from swarm.wire.bounds import ErrorCode
 from swarm.wire.messages import (
     Bind,
     Close,
@@ -33,14 +34,12 @@ NUM_BLOCKS = 6
 CLIENT = PeerId("client")
 FINGERPRINT = "0123456789abcdef"
 MASK = (1 << 61) - 1
+REPLAY_CHUNK_TOKENS = 5  # small, so that short schedules have replays of several chunks
 
 
-def mix(*values: int) -> int:
+def mix(left: int, right: int) -> int:
     """A hash that is the same in every run."""
-    result = 1469598103934665603
-    for value in values:
-        result = ((result ^ value) * 1099511628211 + 0x9E3779B97F4A7C15) & MASK
-    return result
+    return (((left * 0x2545F4914F6CDD1D + 0x9E3779B97F4A7C15) & MASK ^ right) * 1099511628211) & MASK
 
 
 def run_block(block: int, kv: list[int], position: int, inputs: list[int]) -> list[int]:
@@ -48,17 +47,19 @@ def run_block(block: int, kv: list[int], position: int, inputs: list[int]) -> li
     del kv[position:]
     assert len(kv) == position, "a step ran above what the cache holds"
     outputs = []
+    last = kv[-1] if kv else 0
     for value in inputs:
-        kv.append(mix(block, kv[-1] if kv else 0, value))
-        outputs.append(mix(kv[-1], value))
+        last = mix(last * NUM_BLOCKS + block, value)
+        kv.append(last)
+        outputs.append(last ^ value)
     return outputs
 
 
-def reference(labels: list[int]) -> list[int]:
-    """Outputs of the unsplit model for a whole history."""
-    values = list(labels)
-    for block in range(NUM_BLOCKS):
-        values = run_block(block, [], 0, values)
+def run_unsplit(kv: list[list[int]], position: int, labels: list[int]) -> list[int]:
+    """Outputs of the whole model for the tokens from `position` on; `kv` has a list for every block."""
+    values = labels
+    for block, cache in enumerate(kv):
+        values = run_block(block, cache, position, values)
     return values
 
 
@@ -124,13 +125,14 @@ class Server:
         self.peer = peer
         self.span = span
         self.rooms = Rooms(capacity)
-        self.budget = LogBudget(log_bytes, ListOperations())
+        self.budget = LogBudget(log_bytes, ListOperations(), chunk_tokens=REPLAY_CHUNK_TOKENS)
         self.table = SessionTable(span, FINGERPRINT, self.rooms, self.budget, Limits(credit_ahead=4))
         self.is_frozen = False
         self.is_dead = False
         self.out: dict[SessionKey, Stream] = {}
         self.held: list[Stream] = []
         self.running: list[tuple[HopSession, Execute]] = []
+        self.ever: list[HopSession] = []
 
     # control ---------------------------------------------------------------------------------------
 
@@ -138,11 +140,10 @@ class Server:
         now = self.world.now
         try:
             if isinstance(message, Bind):
-                session, effects = self.table.bind(CLIENT, message, connection, now)
-                self.carry_out(session, effects)
-                self.retry_held()
+                self.on_bind(message, connection)
             elif isinstance(message, StartReplay):
                 key = SessionKey(CLIENT, SessionId(message.session), message.slot)
+                self.world.counts["log_replays"] += 1
                 self.carry_out(session := self.table.find(key, now), session.replay(message))
             elif isinstance(message, WantCredit):
                 self.on_want_credit(message)
@@ -160,6 +161,17 @@ class Server:
                     stage=stage,
                 ),
             )
+
+    def on_bind(self, bind: Bind, connection: object) -> None:
+        before = self.table.get(SessionKey(CLIENT, SessionId(bind.session), bind.slot))
+        held = before.position if before else 0
+        session, effects = self.table.bind(CLIENT, bind, connection, self.world.now)
+        if session is not before:
+            self.ever.append(session)
+        elif session.position < min(held, bind.commit):
+            self.world.on_forgot(self, session, held)
+        self.carry_out(session, effects)
+        self.retry_held()
 
     def on_want_credit(self, want: WantCredit) -> None:
         session = self.table.find(SessionKey(CLIENT, SessionId(want.session), want.slot), self.world.now)
@@ -207,8 +219,10 @@ class Server:
     def on_chain(self, stream: Stream, message: Message, payload: Any) -> None:
         session = stream.session
         assert session is not None
+        if self.table.get(session.key) is not session:
+            return
         if isinstance(message, Step):
-            is_blocked = self.world.chance(0.01)
+            is_blocked = self.world.chance(self.world.refusals)
             self.carry_out(session, session.on_step(message, payload, is_blocked=is_blocked))
         elif isinstance(message, StateStep):
             self.carry_out(session, session.on_state_step(message, payload))
@@ -248,13 +262,25 @@ class Server:
 
     def send_next(self, session: HopSession, send: SendNext) -> None:
         stream = self.out.get(session.key)
-        if stream is not None and send.epoch == session.epoch:
+        if stream is None or send.epoch != session.epoch:
+            return
+        if isinstance(send.message, Step) and self.world.chance(self.world.refusals):
+            self.world.counts["overflows"] += 1
+            self.carry_out(session, session.overflowed(send.message))
+        else:
             stream.frames.append((send.message, send.payload))
 
     def finish(self, index: int) -> None:
         session, work = self.running.pop(index)
         if self.table.get(session.key) is not session:
             return
+        if self.world.chance(self.world.refusals / 2):
+            self.world.counts["failed"] += 1
+            code: ErrorCode = "busy" if self.world.chance(0.5) else "internal"
+            self.carry_out(session, session.failed(code, "out of luck"))
+            return
+        granted = self.rooms.granted[session.key]
+        assert work.position + work.num_tokens <= granted, "a step ran beyond what was granted"
         values = work.payload
         for block in range(session.span.start, session.span.end):
             values = run_block(block, self.rooms.kv[session.key][block], work.position, values)
@@ -265,6 +291,11 @@ class WorldLike:
     """What a server needs of the world (the simulator implements it)."""
 
     now: float
+    refusals: float
+    counts: Counter[str]
+
+    def on_forgot(self, server: Server, session: HopSession, held: int) -> None:
+        raise NotImplementedError
 
     def chance(self, probability: float) -> bool:
         raise NotImplementedError
