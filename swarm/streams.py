@@ -4,8 +4,9 @@ Works on any asyncio reader and writer; transport.py makes them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,13 @@ from swarm.wire.messages import Message
 
 CHUNK_BYTES = 256 << 10
 HALF_FRAME_S = 30.0
+FIRST_FRAME_S = 30.0
 CLOSE_S = 5.0
 MAX_UNSENT_BYTES = 1 << 20
+MAX_BYTES_PER_PEER = 128 << 20
+MAX_STREAMS_PER_PEER = 256
+MAX_STREAMS = 4096
+FAIR_STREAMS = 8  # when all are taken, a peer with fewer than this may still open one: ids cost nothing
 
 
 class EndOfStream(PeerUnreachable):
@@ -47,15 +53,44 @@ class ByteBudget:
             self._freed.set()
 
 
+class IncomingStreams:
+    """How many streams each peer holds, and whether it may have one more."""
+
+    def __init__(self) -> None:
+        self.num_refused = 0
+        self._number: Counter[PeerId] = Counter()
+        self._budgets: dict[PeerId, ByteBudget] = {}
+
+    def budget(self, peer_id: PeerId) -> ByteBudget:
+        """The budget that all streams of the peer share."""
+        return self._budgets.setdefault(peer_id, ByteBudget(MAX_BYTES_PER_PEER))
+
+    @contextmanager
+    def counted(self, peer_id: PeerId) -> Iterator[bool]:
+        """Count a stream of the peer during the block; tells whether it is within the limits."""
+        self._number[peer_id] += 1
+        limit = MAX_STREAMS_PER_PEER if self._number.total() <= MAX_STREAMS else FAIR_STREAMS
+        is_admitted = self._number[peer_id] <= limit
+        self.num_refused += not is_admitted
+        try:
+            yield is_admitted
+        finally:
+            self._number[peer_id] -= 1
+            if not self._number[peer_id]:
+                del self._number[peer_id]
+                self._budgets.pop(peer_id, None)
+
+
 @dataclass(frozen=True)
 class StreamRules:
     """What the other end may send: frames of up to `limit` bytes, of one family of messages.
 
-    The rest of a frame must come within `half_frame_s` of its length.
+    The first frame must come within `first_frame_s`, the rest of a frame within `half_frame_s` of its length.
     """
 
     limit: int
     decoder: FrameDecoder
+    first_frame_s: float | None = None
     half_frame_s: float = HALF_FRAME_S
 
 
@@ -81,12 +116,18 @@ class FrameStream:
         """Wait for the next frame, for as long as the peer says nothing.
 
         Raises EndOfStream if the stream ended, BadFrame if the peer broke the wire's rules, and
-        PeerUnreachable if the rest of a frame does not come within `half_frame_s`.
+        PeerUnreachable if the first frame, or the rest of one, did not come in time.
         """
         try:
-            size = body_bytes(await self._reader.readexactly(PREFIX_BYTES), self._rules.limit)
+            async with asyncio.timeout(None if self.frames_in else self._rules.first_frame_s):
+                prefix = await self._reader.readexactly(PREFIX_BYTES)
+            size = body_bytes(prefix, self._rules.limit)
             async with self._budget.hold(size):
                 body = await self._read_body(size)
+        except TimeoutError as error:
+            raise PeerUnreachable(
+                f"{self.remote_id} fell silent where it had to speak", self.remote_id
+            ) from error
         except (asyncio.IncompleteReadError, OSError) as error:
             raise EndOfStream(f"{self.remote_id} ended the stream", self.remote_id) from error
         self.frames_in += 1
@@ -96,17 +137,12 @@ class FrameStream:
     async def _read_body(self, size: int) -> bytearray:
         """Grow with what really comes: a peer that only promises 64 MiB must not make us touch them."""
         body = bytearray()
-        try:
-            async with asyncio.timeout(self._rules.half_frame_s):
-                while len(body) < size:
-                    chunk = await self._reader.read(min(size - len(body), CHUNK_BYTES))
-                    if not chunk:
-                        raise asyncio.IncompleteReadError(b"", size)
-                    body += chunk
-        except TimeoutError as error:
-            raise PeerUnreachable(
-                f"{self.remote_id} stopped in the middle of a frame", self.remote_id
-            ) from error
+        async with asyncio.timeout(self._rules.half_frame_s):
+            while len(body) < size:
+                chunk = await self._reader.read(min(size - len(body), CHUNK_BYTES))
+                if not chunk:
+                    raise asyncio.IncompleteReadError(b"", size)
+                body += chunk
         return body
 
     async def write(self, message: Message, tensors: Sequence[torch.Tensor] = ()) -> None:

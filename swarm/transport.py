@@ -9,9 +9,9 @@ import logging
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,20 @@ from hivemind.p2p import P2P, P2PDaemonError, PeerID
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 from hivemind.utils.multiaddr import Multiaddr
 
-from swarm.background import finish
-from swarm.errors import ConfigError, PeerUnreachable
+from swarm.background import finish, running
+from swarm.errors import ConfigError, PeerUnreachable, SwarmError
 from swarm.identity import Identity, holding, load_identity, temporary_identity
 from swarm.listening import check_host_maddrs, sentence_of_p2pd
-from swarm.streams import ByteBudget, EndOfStream, FrameStream, StreamRules
+from swarm.quiet import quiet_hivemind
+from swarm.streams import (
+    FIRST_FRAME_S,
+    MAX_BYTES_PER_PEER,
+    ByteBudget,
+    EndOfStream,
+    FrameStream,
+    IncomingStreams,
+    StreamRules,
+)
 from swarm.wire.blocks import PeerId
 from swarm.wire.frames import BadFrame, FrameDecoder
 from swarm.wire.messages import SessionError
@@ -32,13 +41,12 @@ __all__ = ["EndOfStream", "FrameStream", "Handler", "Transport", "native_id", "o
 
 logger = logging.getLogger(__name__)
 
-MAX_STREAMS_PER_PEER = 256
-MAX_STREAMS = 4096
-MAX_BYTES_PER_PEER = 128 << 20
 MAX_P2PD_FILES = 16_384
 START_S = 20.0
 STOP_S = 5.0
 GUARD = Path(__file__).with_name("p2pd_guard.py")
+
+_P2P = b"\xa5\x03"  # the code of /p2p in a multiaddress
 
 Handler = Callable[[FrameStream], Awaitable[None]]
 
@@ -51,10 +59,8 @@ class Transport:
         self.identity = identity
         self.peer_id = identity.peer_id
         self.addresses: tuple[str, ...] = ()
-        self.num_refused = 0
+        self.incoming = IncomingStreams()
         self._handlers: set[asyncio.Task[Any]] = set()
-        self._num_incoming: Counter[PeerId] = Counter()
-        self._budgets: dict[PeerId, ByteBudget] = {}
 
     async def refresh_addresses(self) -> tuple[str, ...]:
         """Ask where we are reached now, with `/p2p/` and our id; relays come and go. () if nowhere."""
@@ -100,41 +106,42 @@ class Transport:
     async def serve(self, protocol: str, handler: Handler, *, limit: int, decoder: FrameDecoder) -> None:
         """Call `handler` with every stream that a peer opens; the stream is closed when it returns.
 
-        A peer may hold MAX_STREAMS_PER_PEER streams; one more is told `busy` and closed. What a handler
-        raises ends its own stream alone.
+        A peer may hold MAX_STREAMS_PER_PEER streams; one more is told `busy` and closed, and one that says
+        nothing for FIRST_FRAME_S is closed too. What a handler raises ends its own stream alone.
         """
+
+        rules = StreamRules(limit, decoder, first_frame_s=FIRST_FRAME_S)
 
         async def accept(
             info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         ) -> None:
             peer_id = PeerId(info.peer_id.to_base58())
-            budget = self._budgets.setdefault(peer_id, ByteBudget(MAX_BYTES_PER_PEER))
-            stream = FrameStream(peer_id, reader, writer, StreamRules(limit, decoder), budget)
+            stream = FrameStream(peer_id, reader, writer, rules, self.incoming.budget(peer_id))
             await self._handle(protocol, handler, stream)
 
         await self.p2p.add_binary_stream_handler(protocol, accept)
 
     async def _handle(self, protocol: str, handler: Handler, stream: FrameStream) -> None:
         """The top of a stream's task, which hivemind started: nothing escapes, not even a cancellation."""
-        task, peer_id = asyncio.current_task(), stream.remote_id
+        task = asyncio.current_task()
         assert task is not None
         self._handlers.add(task)
-        self._num_incoming[peer_id] += 1
         try:
-            if self._num_incoming[peer_id] > MAX_STREAMS_PER_PEER or len(self._handlers) > MAX_STREAMS:
-                self.num_refused += 1
-                stream.write_nowait(_refusal("busy", "too many open streams"))
-            else:
-                await _handled(protocol, handler, stream)
+            with self.incoming.counted(stream.remote_id) as is_admitted:
+                if is_admitted:
+                    await _handled(protocol, handler, stream)
+                else:
+                    stream.write_nowait(_refusal("busy", "too many open streams"))
         except asyncio.CancelledError:
-            logger.debug("stream of %s cancelled", peer_id)
+            logger.debug("stream of %s cancelled", stream.remote_id)
         finally:
             stream.close()
             self._handlers.discard(task)
-            self._num_incoming[peer_id] -= 1
-            if not self._num_incoming[peer_id]:
-                del self._num_incoming[peer_id]
-                self._budgets.pop(peer_id, None)
+
+    async def _fail_with_p2pd(self) -> None:
+        """Without p2pd every peer seems gone. It is not their fault: the process has to end."""
+        code = await self.p2p._child.wait()
+        raise SwarmError(f"the network process p2pd ended by itself (exit code {code}): start again")
 
     async def _stop(self) -> None:
         for task in self._handlers:
@@ -157,7 +164,8 @@ async def open_transport(
     """Start p2pd and join libp2p's network; both end with the block.
 
     Without `identity` a new one is used and forgotten. A `client_only` peer listens nowhere: it dials others
-    and cannot be dialled. Raises ConfigError with a sentence if the machine or an argument is the reason.
+    and cannot be dialled. Whoever starts a network or announces an address claims to be public, and relays.
+    Raises ConfigError with a sentence if the machine or an argument is the reason; SwarmError if p2pd ends.
     """
     async with AsyncExitStack() as stack:
         if identity is None:
@@ -166,6 +174,7 @@ async def open_transport(
             identity = load_identity(identity)
         stack.enter_context(holding(identity))
         host_maddrs = () if client_only else host_maddrs
+        is_public = not client_only and (bool(announce_maddrs) or not initial_peers)
         check_host_maddrs(host_maddrs)
         arguments: dict[str, Any] = {
             "identity_path": str(identity.path),
@@ -173,14 +182,16 @@ async def open_transport(
             "host_maddrs": list(host_maddrs),
             "announce_maddrs": [str(_parsed(maddr)) for maddr in announce_maddrs] or None,
             "use_relay": use_relay,
-            "use_auto_relay": use_relay and not client_only and bool(initial_peers),
+            "use_auto_relay": use_relay and not client_only and not is_public,
             "no_listen": client_only,
             "dht_mode": "client" if client_only else "server",
+            "force_reachability": "public" if is_public else None,
         }
         transport = Transport(await _started(stack, arguments), identity)
         stack.push_async_callback(_stopped, transport)
         await transport.refresh_addresses()
-        yield transport
+        async with running(transport._fail_with_p2pd()):
+            yield transport
 
 
 async def _stopped(transport: Transport) -> None:
@@ -198,7 +209,7 @@ class _Guarded(P2P):  # type: ignore[misc]
 
 async def _started(stack: AsyncExitStack, arguments: dict[str, Any]) -> P2P:
     """Start p2pd. A cancellation waits for it, so that there is something to end."""
-    _calm_hivemind()
+    quiet_hivemind()
     created: list[P2P] = []
 
     async def create() -> None:
@@ -234,10 +245,25 @@ def _refusal(code: Any, message: str) -> SessionError:
     return SessionError(session=bytes(16), epoch=0, code=code, message=message[:500], retry_after_ms=1000)
 
 
-def _dialable(address: str, peer_id: PeerId) -> Multiaddr | None:
-    """`address` without the `/p2p/` of `peer_id` at its end; None if it is no address."""
+@dataclass(frozen=True)
+class _Dialable:
+    """A multiaddress for p2pd: any object with `to_bytes` is one to hivemind."""
+
+    raw: bytes
+
+    def to_bytes(self) -> bytes:
+        return self.raw
+
+
+def _dialable(address: str, peer_id: PeerId) -> _Dialable | None:
+    """`address` without the `/p2p/` of `peer_id` at its end; None if it is no address.
+
+    hivemind writes the Ed25519 peer ids inside (those of relays) as CIDs of 40 bytes, and its own p2pd reads
+    multihashes of 38.
+    """
     try:
-        return Multiaddr(address.removesuffix(f"/p2p/{peer_id}"))
+        raw: bytes = Multiaddr(address.removesuffix(f"/p2p/{peer_id}")).to_bytes()
+        return _Dialable(raw.replace(_P2P + b"\x28\x01\x72\x00\x24", _P2P + b"\x26\x00\x24"))
     except Exception:  # noqa: BLE001 - the parser raises what it meets: KeyError, struct.error, ...
         return None
 
@@ -267,18 +293,3 @@ def _parsed(maddr: str) -> Multiaddr:
 
 def _first_line(error: BaseException) -> str:
     return re.sub(r"^Connect failed\. msg=", "", str(error)).partition("\n")[0][:200] or type(error).__name__
-
-
-class _Calm(logging.Handler):
-    """hivemind's own words: errors become one line of ours without a traceback, the rest is for debugging."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        level = logging.WARNING if record.levelno >= logging.ERROR else logging.DEBUG
-        logger.log(level, "hivemind: %s", record.getMessage())
-
-
-def _calm_hivemind() -> None:
-    theirs = logging.getLogger("hivemind")
-    if not any(isinstance(handler, _Calm) for handler in theirs.handlers):
-        theirs.handlers[:] = [_Calm()]
-        theirs.propagate = False

@@ -3,13 +3,21 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 import torch
 
 from swarm.errors import PeerUnreachable
-from swarm.streams import ByteBudget, EndOfStream, FrameStream, StreamRules
+from swarm.streams import (
+    MAX_STREAMS,
+    MAX_STREAMS_PER_PEER,
+    ByteBudget,
+    EndOfStream,
+    FrameStream,
+    IncomingStreams,
+    StreamRules,
+)
 from swarm.wire.blocks import PeerId
 from swarm.wire.frames import FROM_CHAIN, BadFrame, encode_frame
 from swarm.wire.messages import Hello, Pages
@@ -20,14 +28,17 @@ PAGES = Pages(block=1, offset=2, last=True)
 
 @asynccontextmanager
 async def joined(
-    *, budget: ByteBudget | None = None, half_frame_s: float = 5.0
+    *,
+    budget: ByteBudget | None = None,
+    first_frame_s: float | None = None,
+    half_frame_s: float = 5.0,
 ) -> AsyncIterator[tuple[FrameStream, asyncio.StreamReader, asyncio.StreamWriter]]:
     """A FrameStream and the raw other end of its socket."""
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     their_reader, their_writer = await asyncio.open_connection(sock=theirs)
     budget = budget or ByteBudget(LIMIT)
-    rules = StreamRules(LIMIT, FROM_CHAIN, half_frame_s)
+    rules = StreamRules(LIMIT, FROM_CHAIN, first_frame_s, half_frame_s)
     stream = FrameStream(PeerId("1peer"), reader, writer, rules, budget)
     try:
         yield stream, their_reader, their_writer
@@ -64,7 +75,7 @@ async def test_a_frame_above_the_limit_is_refused_before_its_body_comes() -> Non
 async def test_a_promised_body_is_not_allocated_before_it_comes() -> None:
     async with joined(half_frame_s=0.05) as (stream, _, writer):
         writer.write(LIMIT.to_bytes(4, "big") + b"xy")
-        with pytest.raises(PeerUnreachable, match="middle of a frame"):
+        with pytest.raises(PeerUnreachable, match="silent"):
             await stream.read()
 
 
@@ -74,6 +85,34 @@ async def test_a_peer_may_be_silent_between_frames_for_longer_than_within_one() 
         await asyncio.sleep(0.06)
         writer.write(raw_frame())
         assert (await reading).message == PAGES
+
+
+async def test_a_stream_that_never_says_anything_is_given_up_and_later_silence_is_not() -> None:
+    async with joined(first_frame_s=0.02) as (stream, _, writer):
+        with pytest.raises(PeerUnreachable, match="silent"):
+            await stream.read()
+        writer.write(raw_frame() * 2)
+        await stream.read()
+        await asyncio.sleep(0.04)
+        await stream.read()
+
+
+def test_a_peer_has_a_limit_and_a_newcomer_still_gets_in_when_all_streams_are_taken() -> None:
+    incoming = IncomingStreams()
+    with ExitStack() as held:
+        one = PeerId("1one")
+        for number in range(MAX_STREAMS_PER_PEER + 3):
+            assert held.enter_context(incoming.counted(one)) == (number < MAX_STREAMS_PER_PEER)
+        for number in range(MAX_STREAMS):
+            held.enter_context(incoming.counted(PeerId(f"1{number % 100}")))
+        assert not held.enter_context(incoming.counted(PeerId("15")))
+        assert held.enter_context(incoming.counted(PeerId("1newcomer")))
+        assert incoming.num_refused > 4
+    with incoming.counted(one) as is_admitted:
+        assert is_admitted
+        assert incoming.budget(one) is incoming.budget(one)
+    assert not incoming._budgets
+    assert not incoming._number
 
 
 @pytest.mark.parametrize("num_bytes", [0, 2, 4, 9])

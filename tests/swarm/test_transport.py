@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from swarm.errors import ConfigError, PeerUnreachable
-from swarm.streams import EndOfStream, FrameStream
-from swarm.transport import MAX_STREAMS_PER_PEER, Transport, open_transport
+from swarm.errors import ConfigError, PeerUnreachable, SwarmError
+from swarm.streams import MAX_STREAMS_PER_PEER, EndOfStream, FrameStream
+from swarm.transport import Transport, _dialable, open_transport
 from swarm.wire.blocks import PeerId
 from swarm.wire.frames import FROM_CHAIN, FROM_SERVER
 from swarm.wire.keys import peer_id_of
@@ -25,6 +25,7 @@ from swarm.wire.messages import Pages, SessionError
 ECHO = "/murmur/echo/1"
 LIMIT = 4 << 20
 NOBODY = peer_id_of(bytes(32))
+OTHER = peer_id_of(bytes([1]) * 32)
 
 
 async def echo(stream: FrameStream) -> None:
@@ -124,7 +125,7 @@ async def test_a_stream_too_many_is_refused_with_busy_and_others_go_on() -> None
         message = (await refused.read()).message
         assert isinstance(message, SessionError)
         assert message.code == "busy"
-        assert server.num_refused == 1
+        assert server.incoming.num_refused == 1
         streams[0].close()
         await streams[1].write(Pages(block=0, offset=0, last=True))
         await streams[1].read()
@@ -212,6 +213,25 @@ async def test_p2pd_ends_with_its_parent_however_that_ends(number: signal.Signal
             await process.wait()
             while is_alive(p2pd):  # noqa: ASYNC110 - another process tells us nothing
                 await asyncio.sleep(0.01)
+
+
+async def test_when_p2pd_ends_by_itself_so_do_we() -> None:
+    async def live_on() -> None:
+        async with open_transport() as transport:
+            os.kill(transport.p2p._child.pid, signal.SIGKILL)
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(SwarmError, match="p2pd ended by itself"):
+            await live_on()
+
+
+def test_the_address_of_a_relay_is_written_as_p2pd_reads_it() -> None:
+    address = _dialable(f"/ip4/127.0.0.1/tcp/5/p2p/{NOBODY}/p2p-circuit/p2p/{OTHER}", OTHER)
+    assert address is not None
+    multihash = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20]) + bytes(32)
+    ip4_tcp = bytes([0x04, 127, 0, 0, 1, 0x06, 0, 5])
+    assert address.to_bytes() == ip4_tcp + b"\xa5\x03\x26" + multihash + b"\xa2\x02"
 
 
 async def test_ctrl_c_reaches_us_before_p2pd_is_gone() -> None:
