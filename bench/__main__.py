@@ -11,7 +11,7 @@ HELP = """usage: ./murmur bench NAME [--json]
 measurements
 {lines}
 
-Each one runs its baseline and its candidate in turn and prints the median of the pairs' ratios. Exit status 0 if
+Each one runs its baseline and its candidate in turn and prints the median of the ratios. Exit status 0 if
 the goal is met, 1 if it is not.
 
 examples
