@@ -6,6 +6,7 @@ Nothing survives the process, nothing is ever parsed: what is read back is what 
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
@@ -36,7 +37,7 @@ class SpilledPages:
         """Free the disk space. Closing again does nothing."""
         if not self._file.closed:
             self._file.close()
-            self._store.used_bytes -= self.size_bytes
+            self._store.count(-self.size_bytes)
 
     def _read(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         tensor = torch.empty(shape, dtype=dtype)
@@ -52,6 +53,12 @@ class SpillStore:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         self._directory = directory
+        self._lock = threading.Lock()
+
+    def count(self, more_bytes: int) -> None:
+        """Add to what is used; sessions are spilled by one thread and closed by another."""
+        with self._lock:
+            self.used_bytes += more_bytes
 
     def write(self, layers: Sequence[Pair | None]) -> SpilledPages | None:
         """Write `layers` to a new file; None if the bound or the disk does not allow it."""
@@ -70,7 +77,7 @@ class SpillStore:
         except OSError as error:
             logger.warning("cannot spill a session's KV pages: %s", error)
             return None
-        self.used_bytes += size_bytes
+        self.count(size_bytes)
         return SpilledPages(self, file, layers)
 
 

@@ -15,6 +15,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from server.adapters import find_adapter
 from server.attention import ATTENTION, Chunk, RaggedBatch, RaggedCache, current_batch, running_batch
+from server.kv_cache import PAGE_TOKENS, KVPool
+from server.kv_extents import Pair
 from swarm.checkpoint.skeleton import PassThrough, find_layers
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
@@ -90,6 +92,17 @@ class SpanModel:
         block = find_blocks(self.model)[index]
         assert isinstance(block, OwnBlock)
         return block.block
+
+    def kv_layout(self) -> list[Pair]:
+        """Return keys and values of one token in each block: the shape and dtype of all that will be cached.
+
+        Runs one token through the span. Compute thread only.
+        """
+        pool = KVPool(PAGE_TOKENS * len(self.span))
+        cache = pool.open(self.span)
+        pool.begin_write(cache, 0, 1)
+        self.run([Chunk(cache, self.span, 0, torch.zeros(1, self.hidden_size))])
+        return pool.export_pages(cache, 1)
 
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """Run all `chunks` as one batch; return [tokens, hidden] for each, in their order, on the CPU.

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from server.kv_cache import KVFull, KVPool, SessionCache
-from server.kv_spill import SpillStore
+from server.kv_spill import SpilledPages, SpillStore
 from swarm.wire.blocks import Span
 
 SPAN = Span(3, 5)
@@ -274,16 +275,61 @@ def test_exported_pages_imported_elsewhere_are_the_same_cache() -> None:
     cache, copy = pool.open(SPAN), other.open(SPAN)
     fill(pool, cache, 0, 20, 1)
     fill(pool, cache, 20, 30, 2)
-    other.import_pages(copy, pool.export_pages(cache, 25))
-    other.import_pages(copy, pool.export_pages(cache, 50, start=25), start=25)
+    like = pool.export_pages(cache, 1)
+    other.import_pages(copy, pool.export_pages(cache, 25), like=like)
+    other.import_pages(copy, pool.export_pages(cache, 50, start=25), start=25, like=like)
     assert marks(copy) == marks(cache)
-    with pytest.raises(ValueError, match="cannot export"):
-        pool.export_pages(cache, 51)
-    with pytest.raises(ValueError, match="one pair per block"):
-        other.import_pages(copy, pool.export_pages(cache, 50)[:1])
-    pages: list[tuple[Tensor, Tensor]] = pool.export_pages(cache, 50)
     with pytest.raises(KVFull):
-        pool_of(2).import_pages(pool_of(2).open(SPAN), pages)
+        pool_of(2).import_pages(pool_of(2).open(SPAN), pool.export_pages(cache, 50), like=like)
+
+
+def test_only_what_is_cached_can_be_exported() -> None:
+    pool = pool_of(10)
+    cache = pool.open(SPAN)
+    fill(pool, cache, 0, 50, 1)
+    for position, start in ((51, 0), (20, 21), (20, -1)):
+        with pytest.raises(ValueError, match=r"above|cannot export"):
+            pool.export_pages(cache, position, start)
+
+
+def test_pages_that_are_not_of_these_blocks_are_refused() -> None:
+    pool = pool_of(10)
+    cache = pool.open(SPAN)
+    good = (torch.zeros(2, 5, 4), torch.zeros(2, 5, 3))
+    wrong: list[list[tuple[Tensor, Tensor]]] = [
+        [],
+        [good],
+        [good, (good[0], good[0])],
+        [good, (torch.zeros(3, 5, 4), good[1])],
+        [good, (good[0].double(), good[1])],
+        [good, (good[0][0], good[1])],
+        [(good[0][0], good[1]), good],
+        [good, (torch.zeros(2, 6, 4), torch.zeros(2, 6, 3))],
+        [good, (torch.zeros(2, 6, 4), good[1])],
+    ]
+    for pages in wrong:
+        with pytest.raises(ValueError, match="KV pages"):
+            pool.import_pages(cache, pages, like=[good, good])
+    assert pool.pages_in_use == 0
+    pool.import_pages(cache, [good, good], like=[good, good])
+    assert cache.used == 5
+
+
+def test_a_session_closed_while_it_goes_to_disk_leaves_nothing_there(tmp_path: Path) -> None:
+    pools: list[KVPool] = []
+    sessions: list[SessionCache] = []
+
+    class ClosingStore(SpillStore):
+        def write(self, layers: Sequence[tuple[Tensor, Tensor] | None]) -> SpilledPages | None:
+            pools[0].close(sessions[0])
+            return super().write(layers)
+
+    store = ClosingStore(1_000_000, tmp_path)
+    pools.append(pool_of(10, store))
+    sessions.append(pools[0].open(SPAN))
+    fill(pools[0], sessions[0], 0, 50, 1)
+    assert not pools[0].spill(sessions[0])
+    assert (store.used_bytes, pools[0].pages_in_use) == (0, 0)
 
 
 class CopyingTwin:
