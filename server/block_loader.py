@@ -8,6 +8,7 @@ plus one block.
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,6 +54,7 @@ class _Loading:
     skeleton: Skeleton
     conversion: Conversion
     device: torch.device | str
+    quantization: str
     progress: Progress | None
 
     def names(self, span: Span) -> list[str]:
@@ -79,12 +81,9 @@ def load_span(
             f"{checkpoint.name} has blocks 0:{checkpoint.num_blocks}; {span} is outside of them"
         )
     _check_quantization(quantization)
-    if quantization != "none":
-        raise ConfigError(f"--quantization {quantization} arrives in a later version; leave it out for now")
     skeleton = build_skeleton(checkpoint.config, resolve_dtype(checkpoint, dtype, device))
-    loading = _Loading(
-        checkpoint, skeleton, Conversion(skeleton, checkpoint.tensor_names()), device, progress
-    )
+    conversion = Conversion(skeleton, checkpoint.tensor_names())
+    loading = _Loading(checkpoint, skeleton, conversion, device, quantization, progress)
     checkpoint.fetch(loading.names(span), progress)
     _keep_only(skeleton, span)
     _fill(loading, span)
@@ -128,9 +127,58 @@ def _fill(loading: "_Loading", span: Span) -> None:
     for done, index in enumerate(range(span.start, span.end), start=1):
         expected = loading.conversion.block_parameters(index)
         tensors = loading.checkpoint.read(loading.conversion.block_names(index))
-        assign(loading.skeleton.model, loading.conversion.convert(tensors, expected), loading.device)
+        parameters = loading.conversion.convert(tensors, expected)
+        del tensors
+        is_plain = loading.quantization == "none"
+        assign(loading.skeleton.model, parameters, loading.device if is_plain else "cpu")
+        if not is_plain:
+            _quantize(loading.skeleton.layers[index], loading.quantization, loading.device)
         if loading.progress is not None:
             loading.progress("loading", sum(sizes[:done]), sum(sizes))
+
+
+def _quantize(block: nn.Module, quantization: str, device: torch.device | str) -> None:
+    """Replace a block's linear layers by quantized ones on `device`; all other weights stay as they are."""
+    layers = _quantized_layers()
+    quantized = _to_int8 if quantization == "int8" else _to_nf4
+    for name, linear in list(block.named_modules()):
+        if isinstance(linear, nn.Linear):
+            block.set_submodule(name, quantized(layers, linear, device))
+    block.to(device)
+
+
+def _quantized_layers() -> Any:
+    """Import bitsandbytes. Raises ConfigError if it does not run on this machine."""
+    try:
+        import bitsandbytes
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ConfigError("bitsandbytes does not run here; leave --quantization out") from error
+    # It says at every step of every layer that LLM.int8() computes in fp16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    return bitsandbytes.nn
+
+
+def _to_int8(layers: Any, linear: nn.Linear, device: torch.device | str) -> nn.Module:
+    """Quantize by LLM.int8() (arXiv 2208.07339): outliers above 6 are computed in fp16."""
+    sizes = (linear.in_features, linear.out_features, linear.bias is not None)
+    made = layers.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0, device="meta")
+    made.weight = layers.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+    made.bias = linear.bias
+    placed: nn.Module = made.to(device)  # quantizes
+    # Else the first step would move the codes out of the weight, away from a copy that shares it.
+    made.init_8bit_state()
+    return placed
+
+
+def _to_nf4(layers: Any, linear: nn.Linear, device: torch.device | str) -> nn.Module:
+    """Quantize to the 4-bit code of QLoRA (arXiv 2305.14314), with one scale per 64 weights."""
+    sizes = (linear.in_features, linear.out_features, linear.bias is not None)
+    dtype = linear.weight.dtype
+    made = layers.Linear4bit(*sizes, compute_dtype=dtype, quant_type="nf4", device="meta")
+    made.weight = layers.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
+    made.bias = linear.bias
+    placed: nn.Module = made.to(device)  # quantizes
+    return placed
 
 
 def _check_quantization(quantization: str) -> None:

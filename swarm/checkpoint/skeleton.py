@@ -143,12 +143,14 @@ class PassThrough(nn.Module):
 
 
 class Neutral(nn.Module):
-    """Stands where only the client has weights: hidden states go through, looked-up positions add nothing."""
+    """Stands where only the client has weights: hidden states go through, what is looked up adds nothing."""
 
-    def forward(self, first: Any = None, *_: Any, **__: Any) -> Tensor:
-        if isinstance(first, Tensor) and first.is_floating_point():
-            return first
-        return torch.zeros((), device=first.device if isinstance(first, Tensor) else None)
+    def __init__(self, stands_for: nn.Module) -> None:
+        super().__init__()
+        self._is_lookup = isinstance(stands_for, nn.Embedding)
+
+    def forward(self, first: Any = None, *_: Any, **__: Any) -> Any:
+        return torch.zeros(()) if self._is_lookup else first
 
 
 def neutralize_ends(base: PreTrainedModel, layers: nn.ModuleList) -> None:
@@ -157,7 +159,7 @@ def neutralize_ends(base: PreTrainedModel, layers: nn.ModuleList) -> None:
     for name, module in list(base.named_modules()):
         has_weights = next(module.parameters(recurse=False), None) is not None
         if name and has_weights and id(module) not in in_blocks:
-            base.set_submodule(name, Neutral())
+            base.set_submodule(name, Neutral(module))
 
 
 def does_block_return_tuple(base: PreTrainedModel, layers: nn.ModuleList) -> bool:
@@ -176,7 +178,7 @@ def does_block_return_tuple(base: PreTrainedModel, layers: nn.ModuleList) -> boo
             for index, block in enumerate(blocks):
                 layers[index] = PassThrough(block, returns_tuple)
             output = _run(base, hidden)
-            if output is not None and output.shape == hidden.shape and torch.equal(output, hidden):
+            if isinstance(output, Tensor) and torch.equal(output, hidden):
                 return returns_tuple
     finally:
         for index, block in enumerate(blocks):
@@ -187,13 +189,12 @@ def does_block_return_tuple(base: PreTrainedModel, layers: nn.ModuleList) -> boo
 
 
 @torch.no_grad()
-def _run(base: PreTrainedModel, hidden: Tensor) -> Tensor | None:
+def _run(base: PreTrainedModel, hidden: Tensor) -> Any:
     try:
-        output: Tensor = base(inputs_embeds=hidden, use_cache=False)[0]
+        return base(inputs_embeds=hidden, use_cache=False)[0]
     except MALFORMED as error:
         logger.debug("a model of blocks that do nothing fails: %s", error)
         return None
-    return output
 
 
 def restore_buffers(model: PreTrainedModel, device: torch.device | str = "cpu") -> None:

@@ -1,6 +1,8 @@
 """A span that is loaded alone computes what the same blocks compute in the whole model."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,46 @@ def test_a_span_outside_of_the_model_is_refused(tmp_path: Path) -> None:
     save_random_model(tmp_path)
     with pytest.raises(ConfigError, match="has blocks 0:4; 3:5 is outside"):
         load_span(open_checkpoint(str(tmp_path)), Span(3, 5))
+
+
+@pytest.mark.parametrize(("quantization", "tolerance"), [("int8", 0.02), ("nf4", 0.5)])
+def test_a_quantized_span_answers_nearly_the_same_from_fewer_bytes(
+    tmp_path: Path, quantization: str, tolerance: float
+) -> None:
+    entered, left, _ = run_and_record(save_random_model(tmp_path), IDS)
+    checkpoint = open_checkpoint(str(tmp_path))
+    base = load_span(checkpoint, Span(0, 2), quantization=quantization)
+    with torch.no_grad():
+        output = base(inputs_embeds=entered, use_cache=False)[0]
+    assert not torch.equal(output, left[1])
+    assert (output - left[1]).std() < tolerance * left[1].std()
+    stored = sum(weight.numel() * weight.element_size() for weight in base.parameters())
+    expected = 2 * block_size(checkpoint, "fp32", quantization).weight_bytes
+    assert stored <= expected < 2 * block_size(checkpoint, "fp32").weight_bytes / 2
+
+
+def test_loading_two_of_sixteen_blocks_takes_the_memory_of_about_two(tmp_path: Path) -> None:
+    save_random_model(tmp_path, num_hidden_layers=16, hidden_size=320, intermediate_size=1024)
+    block_bytes = block_size(open_checkpoint(str(tmp_path)), "fp32").weight_bytes
+    program = """
+import re, sys
+from pathlib import Path
+from server.block_loader import load_span
+from swarm.checkpoint import open_checkpoint
+from swarm.wire.blocks import Span
+
+def peak_kib(): return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+load_span(open_checkpoint(sys.argv[1]), Span(0, 1))  # imports and the allocator's own needs do not count
+Path("/proc/self/clear_refs").write_text("5")
+before = peak_kib()
+kept = load_span(open_checkpoint(sys.argv[1]), Span(8, 10))
+print((peak_kib() - before) * 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 4 * block_bytes
 
 
 def test_unknown_quantizations_and_dtypes_are_refused(tmp_path: Path) -> None:

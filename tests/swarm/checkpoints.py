@@ -33,14 +33,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "cohere": _COMMON,
     "mixtral": _COMMON | {"num_local_experts": 4},
     "bloom": _OLD_WORDS | {"vocab_size": VOCABULARY, "hidden_size": 32},
+    "opt": {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": NUM_BLOCKS,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    },
     "gpt2": _OLD_WORDS | {"vocab_size": VOCABULARY, "n_embd": 32, "n_positions": 64},
 }
 
 
-def save_random_model(folder: Path, family: str = "llama", **save: Any) -> PreTrainedModel:
+def save_random_model(
+    folder: Path, family: str = "llama", max_shard_size: str = "50GB", **changes: Any
+) -> PreTrainedModel:
     """Write a random model of `family` to `folder`; return it, in fp32 and ready to run."""
-    settings = FAMILIES[family]
-    config = AutoConfig.for_model(**({"model_type": family} | settings))
+    config = AutoConfig.for_model(**({"model_type": family} | FAMILIES[family] | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
@@ -49,7 +59,7 @@ def save_random_model(folder: Path, family: str = "llama", **save: Any) -> PreTr
         ) in model.parameters():  # fresh norms and biases are all ones or zeros: any mix-up would pass
             parameter.data.add_(torch.randn_like(parameter) * 0.1)
     model.train(False).requires_grad_(False)
-    model.save_pretrained(folder, **save)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     return model
 
 
