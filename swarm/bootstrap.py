@@ -2,16 +2,13 @@
 
 import argparse
 import asyncio
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from swarm.dht import Dht, open_dht
-from swarm.errors import ConfigError
-from swarm.transport import Transport, open_transport
+from swarm.ready_file import write_ready_file
+from swarm.transport import open_transport
 
 DEFAULT_HOST = "/ip4/0.0.0.0/tcp/31337"
 REFRESH_S = 30.0
@@ -68,7 +65,7 @@ async def run_bootstrap(arguments: argparse.Namespace) -> None:
     ):
         say_where(transport.addresses)
         if arguments.ready_file is not None:
-            write_ready_file(arguments.ready_file, transport)
+            write_ready_file(arguments.ready_file, peer_id=transport.peer_id, addresses=transport.addresses)
         await _serve_forever(dht)
 
 
@@ -79,18 +76,6 @@ def say_where(addresses: Sequence[str]) -> None:
     sys.stderr.write(
         "Others join this swarm with --initial-peers and one of these addresses. Ctrl-C ends it.\n"
     )
-
-
-def write_ready_file(path: Path, transport: Transport) -> None:
-    """Write it at once or not at all: whoever waits for the file may read it as soon as it is there."""
-    content = json.dumps({"peer_id": transport.peer_id, "addresses": transport.addresses})
-    try:
-        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"{content}\n")
-        os.replace(draft, path)
-    except OSError as error:
-        raise ConfigError(f"the ready file {path} cannot be written: {error.strerror}") from error
 
 
 async def _serve_forever(dht: Dht) -> None:

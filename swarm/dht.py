@@ -7,7 +7,7 @@ in answers alike, and its table is bounded. What hivemind reads before our code 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 MAX_SUBKEYS = 1024
 MAX_KEYS = 64
-RENEW_S = 10.0
-LIFE_S = 30.0
 JOIN_S = 8.0
 RPC_S = 3.0
 STOP_S = 3.0
@@ -141,26 +139,6 @@ async def open_dht(transport: Transport, initial_peers: Sequence[str] = ()) -> A
         await finish(_left(node), within_s=STOP_S)
 
 
-async def announce_forever(
-    dht: Dht,
-    make_record: Callable[[], bytes],
-    changed: asyncio.Event | None = None,
-    *,
-    renew_s: float = RENEW_S,
-) -> None:
-    """Announce what `make_record` returns every `renew_s`, and as soon as `changed` is set."""
-    changed = changed or asyncio.Event()
-    while True:
-        changed.clear()
-        if not await dht.announce(make_record()):
-            logger.warning("nobody took our record; trying again in %d s", renew_s)
-        try:
-            async with asyncio.timeout(renew_s):
-                await changed.wait()
-        except TimeoutError:
-            continue
-
-
 async def _joined(transport: Transport, initial_peers: Sequence[str]) -> DHTNode:
     """A node that others may ask; behind a firewall, one that only asks. Raises ConfigError."""
     try:
@@ -229,7 +207,11 @@ def _key_of(record: Record) -> str:
 
 
 class _SelfCertified(RecordValidatorBase):  # type: ignore[misc]
-    """Accepts what the peer that the sub-key names has signed, under the key and until the time in it."""
+    """Accepts what the peer that the sub-key names has signed, under the key and until the time in it.
+
+    The clock is left to the table: one entry that a validator refuses makes hivemind drop the whole answer,
+    and what is in time by the clock of whoever answers need not be so by ours.
+    """
 
     def validate(self, record: DHTRecord) -> bool:
         return _opened(record.key, record.subkey, record.value, record.expiration_time) is not None
@@ -239,7 +221,7 @@ def _opened(key: bytes, subkey: bytes, value: bytes, expiration_time: float) -> 
     """The record in an entry of the DHT, or None. `subkey` and `value` are packed by hivemind, in msgpack."""
     try:
         peer = msgspec.msgpack.decode(subkey, type=str)
-        record = open_any_record(msgspec.msgpack.decode(value, type=bytes), peer, time.time())
+        record = verified_record(msgspec.msgpack.decode(value, type=bytes), peer)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     is_at_home = key == DHTID.generate(_key_of(record)).to_bytes()
@@ -259,13 +241,15 @@ class _BoundedStorage(DHTLocalStorage):  # type: ignore[misc]
         return subkey is not None and self.store_subkey(key, subkey, value, expiration_time)
 
     def store_subkey(self, key: DHTID, subkey: Any, value: bytes, expiration_time: float) -> bool:
-        """Keep `value`, already validated, unless it is older than what is there or there is no room."""
-        entry = super().get(key)
+        """Keep `value`, already validated, if it is in time, newer than what is there, and has room."""
+        record, entry = _in_time(subkey, value), super().get(key)
+        if record is None:
+            return False
         records = DictionaryDHTValue() if entry is None else entry.value
         held = records.get(subkey)
         if held is None and (len(records) >= MAX_SUBKEYS or (entry is None and len(self) >= MAX_KEYS)):
             return False
-        if held is not None and not _is_newer(subkey, value, expiration_time, held):
+        if held is not None and not _is_newer(record, subkey, held):
             return False
         is_stored: bool = records.store(subkey, value, expiration_time)
         if is_stored:
@@ -283,14 +267,13 @@ class _BoundedStorage(DHTLocalStorage):  # type: ignore[misc]
         return type(entry)(copy, entry.expiration_time)
 
 
-def _is_newer(peer: str, value: bytes, expiration_time: float, held: Any) -> bool:
-    return expiration_time > held.expiration_time and _sequence_of(value, peer) >= _sequence_of(
-        held.value, peer
-    )
-
-
-def _sequence_of(value: bytes, peer: str) -> int:
+def _in_time(peer: str, value: bytes) -> Record | None:
     try:
-        return verified_record(msgspec.msgpack.decode(value, type=bytes), peer).sequence
+        return open_any_record(msgspec.msgpack.decode(value, type=bytes), peer, time.time())
     except (BadRecord, msgspec.MsgspecError):
-        return -1
+        return None
+
+
+def _is_newer(record: Record, peer: str, held: Any) -> bool:
+    before = _in_time(peer, held.value)
+    return before is None or (record.expires_at > before.expires_at and record.sequence >= before.sequence)

@@ -141,13 +141,13 @@ def open_any_record(raw: bytes, peer: str, now: float, slack_s: float = CLOCK_SL
     record = verified_record(raw, peer)
     if record.expires_at + slack_s <= now:
         raise BadRecord("the record has expired")
-    if record.issued_at > now + CLOCK_SLACK_S or record.expires_at - record.issued_at > MAX_LIFE_S:
-        raise BadRecord("the record claims to hold for too long")
+    if record.issued_at > now + CLOCK_SLACK_S:
+        raise BadRecord("the record comes from the future")
     return record
 
 
 def verified_record(raw: bytes, peer: str) -> Record:
-    """The record in `raw`, signed by `peer` about itself at any time. Raises BadRecord."""
+    """The record in `raw`, signed by `peer` about itself for a minute at most, whenever. Raises BadRecord."""
     if len(raw) > MAX_RECORD_BYTES or len(peer) > MAX_PEER_ID_LETTERS:
         raise BadRecord(f"a record of {len(raw)} bytes is above the limit of {MAX_RECORD_BYTES}")
     record = _verified(raw, peer)
@@ -166,6 +166,8 @@ def _verified(raw: bytes, peer: str) -> Record | str:
         return f"the record does not decode: {error}"[:300]
     if record.peer != peer:
         return "the record is about another peer"
+    if record.expires_at - record.issued_at > MAX_LIFE_S:
+        return "the record claims to hold for too long"
     if not is_signed_by(peer, raw[:SIGNATURE_BYTES], _SIGNED + payload):
         return "the record is not signed by the peer that it is about"
     return record

@@ -5,25 +5,27 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemind.dht import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 
-from swarm.background import running
 from swarm.dht import (
     MAX_KEYS,
     MAX_SUBKEYS,
     Dht,
     _BoundedStorage,
-    announce_forever,
+    _opened,
     open_dht,
 )
 from swarm.errors import ConfigError
 from swarm.identity import Identity, temporary_identity
 from swarm.transport import Transport, open_transport
+from swarm.wire.keys import peer_id_of
 from swarm.wire.records import BadRecord, ModelRecord, seal_record
 from tests.swarm.peers import FINGERPRINT, node, sealed
 
@@ -144,6 +146,12 @@ def entry(identity: Identity, **changes: Any) -> tuple[str, bytes, float]:
     return identity.peer_id, pack(sealed(identity, **changes)), expires_at
 
 
+def fresh_identity() -> Identity:
+    """An identity without a file."""
+    key = Ed25519PrivateKey.generate()
+    return Identity(Path("/dev/null"), peer_id_of(key.public_key().public_bytes_raw()), key)
+
+
 def test_a_lower_sequence_number_does_not_win_however_late_it_expires(stranger: Identity) -> None:
     storage, key = _BoundedStorage(), DHTID.generate("k")
     now = time.time()
@@ -153,15 +161,25 @@ def test_a_lower_sequence_number_does_not_win_however_late_it_expires(stranger: 
     assert not storage.store_subkey(key, *entry(stranger, sequence=6, expires_at=now + 40))
 
 
-def test_a_full_table_refuses_newcomers_and_still_renews_the_others() -> None:
+def test_a_record_from_the_future_or_the_past_enters_no_table_and_spoils_no_answer(
+    stranger: Identity,
+) -> None:
+    storage, key, now = _BoundedStorage(), DHTID.generate(SERVERS_KEY), time.time()
+    for issued_at in (now + 10, now - 40):
+        record = entry(stranger, issued_at=issued_at, expires_at=issued_at + 30)
+        assert not storage.store_subkey(key, *record)
+        assert _opened(key.to_bytes(), pack(record[0]), *record[1:]) is not None
+
+
+def test_a_full_table_refuses_newcomers_and_still_renews_the_others(stranger: Identity) -> None:
     storage, key = _BoundedStorage(), DHTID.generate("k")
-    until = time.time() + 30
-    for number in range(MAX_SUBKEYS + 10):
-        assert storage.store_subkey(key, f"peer {number}", b"x", until) == (number < MAX_SUBKEYS)
-    assert storage.store_subkey(key, "peer 3", b"y", until + 1)
+    assert storage.store_subkey(key, *entry(stranger))
+    for number in range(1, MAX_SUBKEYS + 5):
+        assert storage.store_subkey(key, *entry(fresh_identity())) == (number < MAX_SUBKEYS)
+    assert storage.store_subkey(key, *entry(stranger, sequence=2, expires_at=time.time() + 40))
     assert len(storage.get(key).value) == MAX_SUBKEYS
     for number in range(MAX_KEYS):
-        assert storage.store_subkey(DHTID.generate(number), "peer", b"x", until) == (number < MAX_KEYS - 1)
+        assert storage.store_subkey(DHTID.generate(number), *entry(stranger)) == (number < MAX_KEYS - 1)
 
 
 def test_a_flood_of_one_record_does_not_grow_the_table(stranger: Identity) -> None:
@@ -172,10 +190,10 @@ def test_a_flood_of_one_record_does_not_grow_the_table(stranger: Identity) -> No
     assert len(storage.expiration_heap) == 1
 
 
-def test_what_a_search_merges_into_an_answer_does_not_reach_the_table() -> None:
+def test_what_a_search_merges_into_an_answer_does_not_reach_the_table(stranger: Identity) -> None:
     storage, key = _BoundedStorage(), DHTID.generate("k")
-    storage.store_subkey(key, "peer", b"x", time.time() + 30)
-    storage.get(key).value.store("stranger", b"y", time.time() + 30)
+    storage.store_subkey(key, *entry(stranger))
+    storage.get(key).value.store("somebody", b"y", time.time() + 30)
     assert len(storage.get(key).value) == 1
 
 
@@ -191,25 +209,11 @@ async def test_models_are_listed_for_people() -> None:
         assert await client_dht.find_servers(FINGERPRINT) == ()
 
 
-async def until_found(dht: Dht, *, sequence: int) -> None:
-    """Look until a record of at least `sequence` is there: the DHT tells nobody of changes."""
-    while all(record.sequence < sequence for record in await dht.find_servers(FINGERPRINT)):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-
-
-async def test_a_record_is_announced_again_as_soon_as_it_changes() -> None:
-    async with three() as (_, server, server_dht, client_dht):
-        sequence, changed = 0, asyncio.Event()
-
-        def make_record() -> bytes:
-            nonlocal sequence
-            sequence += 1
-            return sealed(server.identity, sequence=sequence)
-
-        async with running(announce_forever(server_dht, make_record, changed)), asyncio.timeout(5):
-            await until_found(client_dht, sequence=1)
-            changed.set()
-            await until_found(client_dht, sequence=2)
+async def announce_until_found(server: Identity, server_dht: Dht, client_dht: Dht) -> None:
+    """Announce again and again, as servers do: the DHT tells nobody of changes."""
+    while not await client_dht.find_servers(FINGERPRINT):
+        await server_dht.announce(sealed(server))
+        await asyncio.sleep(0.1)
 
 
 async def test_a_server_is_found_again_after_its_bootstrap_node_was_restarted(stranger: Identity) -> None:
@@ -227,9 +231,8 @@ async def test_a_server_is_found_again_after_its_bootstrap_node_was_restarted(st
                 open_transport(stranger, host_maddrs=(host,)) as bootstrap,
                 open_dht(bootstrap),
                 node(address, client_only=True) as (_, client_dht),
-                running(announce_forever(server_dht, lambda: sealed(server.identity), renew_s=0.1)),
             ):
-                await until_found(client_dht, sequence=1)
+                await announce_until_found(server.identity, server_dht, client_dht)
 
 
 SKEWED = """
