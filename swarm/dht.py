@@ -7,8 +7,8 @@ in answers alike, and its table is bounded. What hivemind reads before our code 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -41,6 +41,7 @@ MAX_KEYS = 64
 JOIN_S = 8.0
 RPC_S = 3.0
 STOP_S = 3.0
+RENEW_S = 10.0
 MODELS_KEY = "murmur.models"
 _CLOCK = (
     "this machine's clock differs from the swarm's by more than 3 seconds: "
@@ -137,6 +138,19 @@ async def open_dht(transport: Transport, initial_peers: Sequence[str] = ()) -> A
         yield Dht(node, transport, initial_peers)
     finally:
         await finish(_left(node), within_s=STOP_S)
+
+
+async def announce_forever(
+    dht: Dht, make_record: Callable[[], bytes], changed: asyncio.Event, *, renew_s: float = RENEW_S
+) -> None:
+    """Announce what `make_record` returns every `renew_s`, and as soon as `changed` is set."""
+    while True:
+        changed.clear()
+        if not await dht.announce(make_record()):
+            logger.warning("nobody took our record; trying again in %d s", renew_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(renew_s):
+                await changed.wait()
 
 
 async def _joined(transport: Transport, initial_peers: Sequence[str]) -> DHTNode:

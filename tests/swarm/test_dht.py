@@ -14,12 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemind.dht import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 
+from swarm.background import running
 from swarm.dht import (
     MAX_KEYS,
     MAX_SUBKEYS,
     Dht,
     _BoundedStorage,
     _opened,
+    announce_forever,
     open_dht,
 )
 from swarm.errors import ConfigError
@@ -209,11 +211,25 @@ async def test_models_are_listed_for_people() -> None:
         assert await client_dht.find_servers(FINGERPRINT) == ()
 
 
-async def announce_until_found(server: Identity, server_dht: Dht, client_dht: Dht) -> None:
-    """Announce again and again, as servers do: the DHT tells nobody of changes."""
-    while not await client_dht.find_servers(FINGERPRINT):
-        await server_dht.announce(sealed(server))
-        await asyncio.sleep(0.1)
+async def until_found(dht: Dht, *, sequence: int) -> None:
+    """Look until a record of at least `sequence` is there: the DHT tells nobody of changes."""
+    while all(record.sequence < sequence for record in await dht.find_servers(FINGERPRINT)):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def test_a_record_is_announced_again_as_soon_as_it_changes() -> None:
+    async with three() as (_, server, server_dht, client_dht):
+        sequence, changed = 0, asyncio.Event()
+
+        def make_record() -> bytes:
+            nonlocal sequence
+            sequence += 1
+            return sealed(server.identity, sequence=sequence)
+
+        async with running(announce_forever(server_dht, make_record, changed)), asyncio.timeout(10):
+            await until_found(client_dht, sequence=1)
+            changed.set()
+            await until_found(client_dht, sequence=2)
 
 
 async def test_a_server_is_found_again_after_its_bootstrap_node_was_restarted(stranger: Identity) -> None:
@@ -231,8 +247,13 @@ async def test_a_server_is_found_again_after_its_bootstrap_node_was_restarted(st
                 open_transport(stranger, host_maddrs=(host,)) as bootstrap,
                 open_dht(bootstrap),
                 node(address, client_only=True) as (_, client_dht),
+                running(
+                    announce_forever(
+                        server_dht, lambda: sealed(server.identity), asyncio.Event(), renew_s=0.1
+                    )
+                ),
             ):
-                await announce_until_found(server.identity, server_dht, client_dht)
+                await until_found(client_dht, sequence=1)
 
 
 SKEWED = """
