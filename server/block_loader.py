@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from swarm.checkpoint import Checkpoint
 from swarm.checkpoint.conversion import Conversion, assign
 from swarm.checkpoint.dtypes import resolve_dtype
 from swarm.checkpoint.files import Progress
 from swarm.checkpoint.skeleton import (
+    MALFORMED,
     PassThrough,
     Skeleton,
     build_skeleton,
@@ -198,11 +199,18 @@ def _weight_bytes(block: nn.Module, quantization: str) -> int:
 
 
 def _kv_bytes_per_token(skeleton: Skeleton, dtype: torch.dtype) -> int:
-    """Keys and values of one token in one block, in bytes."""
-    config = skeleton.model.config
-    num_heads = config.num_attention_heads
-    num_kv_heads = (
-        getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or num_heads
-    )
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
-    return int(2 * num_kv_heads * head_dim * dtype.itemsize)
+    """Bytes of keys and values of one token in one block: what the first block caches on the meta device."""
+    base, hidden_size = skeleton.base, skeleton.model.config.hidden_size
+    neutralize_ends(base, skeleton.layers)
+    skeleton.model.set_submodule(skeleton.layers_name, nn.ModuleList([skeleton.layers[0]]))
+    cache = DynamicCache()
+    hidden = torch.empty(1, 1, hidden_size, dtype=dtype, device="meta")
+    try:
+        with torch.no_grad():
+            base(inputs_embeds=hidden, past_key_values=cache, use_cache=True)
+    except MALFORMED as error:
+        logger.debug("a block does not run to its end without weights: %s", error)  # some experts do not
+    cached = [getattr(layer, kind, None) for layer in cache.layers[:1] for kind in ("keys", "values")]
+    if not cached or not all(isinstance(tensor, torch.Tensor) for tensor in cached):
+        raise ConfigError(f"what a {base.config.model_type} keeps per token is unknown; choose another model")
+    return sum(tensor.nbytes for tensor in cached if tensor is not None)

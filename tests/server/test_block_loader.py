@@ -85,7 +85,16 @@ def test_fp16_becomes_bf16_on_a_cpu_unless_it_is_asked_for(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("family", "expected"), [("llama", BlockSize(30976, 128)), ("bloom", BlockSize(50816, 256))]
+    ("family", "expected"),
+    [
+        ("llama", BlockSize(30976, 128)),
+        ("bloom", BlockSize(50816, 256)),
+        ("mixtral", BlockSize(86784, 128)),
+        (
+            "falcon",
+            BlockSize(43264, 64),
+        ),  # all query heads share one key head
+    ],
 )
 def test_a_blocks_size_is_known_without_reading_weights(
     tmp_path: Path, family: str, expected: BlockSize

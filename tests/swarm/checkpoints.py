@@ -42,6 +42,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "max_position_embeddings": 64,
     },
+    "falcon": {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_hidden_layers": NUM_BLOCKS,
+        "num_attention_heads": 4,
+    },
     "gpt2": _OLD_WORDS | {"vocab_size": VOCABULARY, "n_embd": 32, "n_positions": 64},
 }
 
