@@ -26,7 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
-from server.attention_kernels import Options, Visible, attend_rows
+from server.attention_kernels import Options, Rows, Visible, attend_sessions
 from server.kv_cache import SessionCache
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
@@ -57,7 +57,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class Place:
     """One chunk's place among the rows that pass a block: `[first, last)`."""
 
     chunk: Chunk
@@ -69,7 +69,7 @@ class Rows:
 class Segment:
     """The rows that pass a block. `index` picks them from the batch; None means all of them."""
 
-    rows: tuple[Rows, ...]
+    places: tuple[Place, ...]
     index: Tensor | None
 
 
@@ -78,10 +78,10 @@ class RaggedBatch:
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.chunks = sorted(chunks, key=lambda chunk: (chunk.span.start, chunk.span.end))
-        self.rows = _rows_of(self.chunks)
+        self.places = _places_of(self.chunks)
         self.hidden = torch.cat([chunk.hidden for chunk in self.chunks])[None]
         """Hidden states `[1, tokens, hidden]` before the first own block, then after the last that ran."""
-        self.segment = Segment(self.rows, None)
+        self.segment = Segment(self.places, None)
         self.layer: int | None = None
         """The layer that has new keys and values: set by the cache, taken by attention."""
         self.has_attended = True
@@ -96,14 +96,14 @@ class RaggedBatch:
 
     def enter(self, block: int) -> Segment:
         """Choose the rows that pass `block`, and remember the choice for its attention."""
-        if all(block in range(rows.chunk.span.start, rows.chunk.span.end) for rows in self.rows):
-            self.segment = Segment(self.rows, None)
+        inside = [place for place in self.places if place.chunk.span.start <= block < place.chunk.span.end]
+        if len(inside) == len(self.places):
+            self.segment = Segment(self.places, None)
         else:
-            inside = [rows for rows in self.rows if rows.chunk.span.start <= block < rows.chunk.span.end]
-            index = [torch.arange(rows.first, rows.last) for rows in inside]
-            picked = _rows_of([rows.chunk for rows in inside])
+            index = [torch.arange(place.first, place.last) for place in inside]
+            picked = _places_of([place.chunk for place in inside])
             self.segment = Segment(picked, torch.cat(index) if index else torch.empty(0, dtype=torch.long))
-        self.has_attended = not self.segment.rows
+        self.has_attended = not inside
         return self.segment
 
     def attend(
@@ -117,17 +117,14 @@ class RaggedBatch:
         layer, self.layer = self.layer, None
         if layer is None:
             raise ConfigError("this model's blocks share keys and values, which Murmur cannot split yet")
-        outputs = []
-        for rows in self.segment.rows:
-            chunk, first, last = rows.chunk, rows.first, rows.last
-            extent = chunk.cache.write(
-                layer - chunk.cache.span.start,
-                chunk.position,
-                keys[0, :, first:last],
-                values[0, :, first:last],
-            )
+        sessions = []
+        for place in self.segment.places:
+            chunk, rows = place.chunk, slice(place.first, place.last)
+            index = layer - chunk.cache.span.start
+            extent = chunk.cache.write(index, chunk.position, keys[0, :, rows], values[0, :, rows])
             visible = mask.visible(chunk, query.dtype)
-            outputs.append(attend_rows(query[0, :, first:last], extent.parts(chunk.end), visible, options))
+            sessions.append(Rows(query[0, :, rows], extent.parts(chunk.end), visible))
+        outputs = attend_sessions(sessions, options)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None]
 
 
@@ -279,12 +276,12 @@ def _keep_mask_function(*, mask_function: Callable[..., Any], use_vmap: bool = F
     return RaggedMask(mask_function, use_vmap)
 
 
-def _rows_of(chunks: Sequence[Chunk]) -> tuple[Rows, ...]:
-    rows, first = [], 0
+def _places_of(chunks: Sequence[Chunk]) -> tuple[Place, ...]:
+    places, first = [], 0
     for chunk in chunks:
-        rows.append(Rows(chunk, first, first + chunk.hidden.shape[0]))
-        first = rows[-1].last
-    return tuple(rows)
+        places.append(Place(chunk, first, first + chunk.hidden.shape[0]))
+        first = places[-1].last
+    return tuple(places)
 
 
 AttentionInterface.register(ATTENTION, _attend)

@@ -1,10 +1,12 @@
-"""Attention of one session's rows against its keys, on plain tensors.
+"""Attention of sessions' rows against their keys, on plain tensors.
 
 The keys may come in two parts (a shared prefix and the session's own), whose results are joined by their
-log-sum-exp. Heads that share a key head are folded: into the query axis when one token decodes (12 times
-faster on a CPU than `enable_gqa=True` at 1,000 tokens), else into a broadcast axis that copies no keys.
+log-sum-exp; sessions that decode behind the same prefix attend to it together. Heads that share a key head
+are folded: into the query axis when one token decodes (12 times faster on a CPU than `enable_gqa=True` at
+1,000 tokens), else into a broadcast axis that copies no keys.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,8 +44,50 @@ class Visible:
     is_causal: bool
 
 
-def attend_rows(query: Tensor, parts: tuple[Pair, ...], visible: Visible, options: Options) -> Tensor:
-    """Return `[tokens, heads, value_dim]` for `query` [heads, tokens, dim] over keys that lie in `parts`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """What one session asks: `query` [heads, tokens, dim] over keys that lie in `parts`, in order."""
+
+    query: Tensor
+    parts: tuple[Pair, ...]
+    visible: Visible
+
+
+def attend_sessions(sessions: Sequence[Rows], options: Options) -> list[Tensor]:
+    """Return `[tokens, heads, value_dim]` for each of `sessions`."""
+    prefixes = _attend_shared_prefixes(sessions, options) if len(sessions) > 1 else {}
+    return [attend_rows(rows, options, prefixes.get(place)) for place, rows in enumerate(sessions)]
+
+
+def _attend_shared_prefixes(sessions: Sequence[Rows], options: Options) -> dict[int, Pair]:
+    """Attend once to each prefix that several sessions decode behind; outputs and log-sum-exps by place.
+
+    Eight rows over 512 keys take 1.3 times as long as one.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, rows in enumerate(sessions):
+        sees_all = rows.visible.added is None and not rows.visible.first
+        if rows.query.shape[1] == 1 and len(rows.parts) == 2 and sees_all and options.key_bias is None:
+            keys = rows.parts[0][0]
+            groups.setdefault((keys.data_ptr(), keys.shape[1]), []).append(place)
+    found: dict[int, Pair] = {}
+    for places in groups.values():
+        if len(places) == 1:
+            continue
+        prefix = sessions[places[0]].parts[0]
+        kv_heads, dim = prefix[0].shape[0], prefix[0].shape[2]
+        query = torch.cat([sessions[place].query.reshape(1, kv_heads, -1, dim) for place in places], 2)
+        everything = Visible(0, None, is_causal=False)
+        output, lse = _attend_part(query, prefix, 0, everything, options, wants_lse=True)
+        assert lse is not None
+        shares = zip(output.chunk(len(places), 2), lse.chunk(len(places), 2), strict=True)
+        found.update(zip(places, shares, strict=True))
+    return found
+
+
+def attend_rows(rows: Rows, options: Options, prefix: Pair | None = None) -> Tensor:
+    """Return `[tokens, heads, value_dim]`; `prefix` is what attention to the first part gave, if known."""
+    query, parts = rows.query, rows.parts
     heads, tokens, dim = query.shape
     kv_heads = parts[0][0].shape[0]
     group = heads // kv_heads
@@ -52,33 +96,33 @@ def attend_rows(query: Tensor, parts: tuple[Pair, ...], visible: Visible, option
     if is_folded and group == 1 and query.dtype != torch.float32:
         query = query.expand(-1, -1, 2, -1)  # the kernel takes 758 us for one row, 342 for two (1,000 keys)
     if len(parts) == 1 and options.sinks is None:
-        output, _ = _attend_part(query, parts[0], 0, visible, options, wants_lse=False)
+        output, _ = _attend_part(query, parts[0], 0, rows.visible, options, wants_lse=False)
     else:
-        output = _attend_parts(query, parts, visible, options)
+        output = _attend_parts(query, rows, options, prefix)
     if is_folded:
         output = output[:, :, :group]
     return output.reshape(heads, tokens, -1).transpose(0, 1)
 
 
-def _attend_parts(query: Tensor, parts: tuple[Pair, ...], visible: Visible, options: Options) -> Tensor:
+def _attend_parts(query: Tensor, rows: Rows, options: Options, prefix: Pair | None) -> Tensor:
     """Attend to each part and join the results: weights are the shares of the softmax's denominators."""
-    output, lse, start = None, None, 0
-    for part in parts:
+    output, lse, start = (None, None, 0) if prefix is None else (*prefix, rows.parts[0][0].shape[1])
+    for part in rows.parts if prefix is None else rows.parts[1:]:
         last = start + part[0].shape[1]
-        if last > max(visible.first, start):
-            part_output, part_lse = _attend_part(query, part, start, visible, options, wants_lse=True)
+        if last > max(rows.visible.first, start):
+            part_output, part_lse = _attend_part(query, part, start, rows.visible, options, wants_lse=True)
             assert part_lse is not None
             if output is None or lse is None:
-                output, lse = part_output.float(), part_lse
+                output, lse = part_output, part_lse
             else:
                 share = torch.sigmoid(part_lse - lse).unsqueeze(-1)
-                output = torch.lerp(output, part_output.float(), share)
+                output = torch.lerp(output.float(), part_output.float(), share)
                 lse = torch.logaddexp(lse, part_lse)
         start = last
     assert output is not None
     assert lse is not None
     if options.sinks is not None:
-        sinks = _per_head(options.sinks.float()[:, None, None], query, parts[0][0])
+        sinks = _per_head(options.sinks.float()[:, None, None], query, rows.parts[0][0])
         output = output * torch.sigmoid(lse.unsqueeze(-1) - sinks)
     return output.to(query.dtype)
 

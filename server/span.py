@@ -121,7 +121,7 @@ class SpanModel:
                     use_cache=True,
                 )
             output = batch.hidden[0].cpu()
-        found = {rows.chunk: output[rows.first : rows.last] for rows in batch.rows}
+        found = {place.chunk: output[place.first : place.last] for place in batch.places}
         for chunk in chunks:
             chunk.cache.used = chunk.end
         return [found[chunk] for chunk in chunks]

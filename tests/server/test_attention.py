@@ -9,7 +9,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
 from server.attention import ATTENTION, Chunk, RaggedBatch, RaggedCache, RaggedMask, running_batch
-from server.attention_kernels import Options, attend_rows
+from server.attention_kernels import Options, Rows, Visible, attend_rows, attend_sessions
 from server.kv_cache import KVPool
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
@@ -62,7 +62,7 @@ def test_every_way_to_attend_equals_a_plain_softmax(
         pairs = [(keys[:, :prefix], values[:, :prefix]), (keys[:, prefix:], values[:, prefix:])]
         chunk = Chunk(pool.open(Span(0, 1)), Span(0, 1), position, torch.empty(tokens, 4))
         visible = RaggedMask(mask_function).visible(chunk, torch.float32)
-        output = attend_rows(query, tuple(pairs if prefix else pairs[1:]), visible, OPTIONS[asks])
+        output = attend_rows(Rows(query, tuple(pairs if prefix else pairs[1:]), visible), OPTIONS[asks])
         rows, columns = torch.arange(position, length)[:, None], torch.arange(length)
         allowed = columns <= rows if window is None else (columns <= rows) & (columns > rows - window)
         reference = expected(query, keys, values, allowed, OPTIONS[asks])
@@ -84,10 +84,37 @@ def test_bf16_stays_as_near_to_it_as_its_digits_allow(asks: str, kv_heads: int) 
         options = OPTIONS[asks]
         if options.key_bias is not None:
             options = Options(options.scaling, key_bias=options.key_bias.bfloat16())
-        output = attend_rows(query, tuple(pairs if prefix else pairs[1:]), visible, options)
+        output = attend_rows(Rows(query, tuple(pairs if prefix else pairs[1:]), visible), options)
         allowed = torch.arange(position + tokens) <= torch.arange(position, position + tokens)[:, None]
         reference = expected(query, keys, values, allowed, options)
         torch.testing.assert_close(output.double(), reference, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("asks", ["plain", "sinks", "softcap", "bias"])
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sessions_behind_one_prefix_attend_to_it_as_each_alone_would(
+    asks: str, kv_heads: int, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def pair(tokens: int) -> tuple[Tensor, Tensor]:
+        keys, values = (torch.randn(kv_heads, tokens, DIM, generator=generator) for _ in range(2))
+        return keys.to(dtype), values.to(dtype)
+
+    options, everything = OPTIONS[asks], Visible(0, None, is_causal=False)
+    if options.key_bias is not None:
+        options = Options(options.scaling, key_bias=options.key_bias.to(dtype))
+    shared, other = pair(32), pair(16)
+    prefixes = [shared, other, shared, (shared[0][:, :16], shared[1][:, :16]), shared, None]
+    sessions = []
+    for count, prefix in enumerate(prefixes):
+        query = torch.randn(HEADS, 1, DIM, generator=generator).to(dtype)
+        own = pair(3 + count)
+        sessions.append(Rows(query, (own,) if prefix is None else (prefix, own), everything))
+    for rows, together in zip(sessions, attend_sessions(sessions, options), strict=True):
+        tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(together, attend_rows(rows, options), atol=tolerance, rtol=tolerance)
 
 
 def test_a_window_leaves_out_keys_that_no_row_sees() -> None:

@@ -96,6 +96,17 @@ def test_forks_and_a_parent_rolled_back_below_them_stay_exact(chain: LocalChain)
         chain.close(session)
 
 
+def test_forks_that_decode_together_equal_each_alone(chain: LocalChain) -> None:
+    persona = chain.open()
+    chain.step((persona, some_ids(70, seed=1)))
+    forks = [chain.fork(persona, 70 - number % 2) for number in range(5)]
+    for turn in range(4):
+        counts = [1 + (number + turn) // 4 for number in range(5)]
+        works = [(fork, some_ids(count, seed=9 + turn)) for fork, count in zip(forks, counts, strict=True)]
+        for (fork, _), logits in zip(works, chain.step(*works), strict=True):
+            assert chain.difference(fork, logits) <= MAX_LOGIT_DIFFERENCE
+
+
 def test_rows_join_at_their_first_block_and_leave_after_their_last(llama: Path) -> None:
     whole = load(llama, Span(0, 6))
     pool = KVPool(100_000)

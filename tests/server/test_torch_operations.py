@@ -112,6 +112,16 @@ def test_a_decode_step_of_a_fork_copies_no_shared_keys_and_values(model: SpanMod
     assert forks[0].copied_bytes == forks[1].copied_bytes
 
 
+def test_forks_of_one_prompt_attend_to_it_once_per_layer(model: SpanModel) -> None:
+    pool = KVPool(1_000_000)
+    parent = warm(model, pool, 64)
+    forks = [pool.fork(parent, 64) for _ in range(7)]
+    found = step(model, pool, {fork: 1 for fork in forks if fork is not None})
+    times = found.counts["_scaled_dot_product_flash_attention_for_cpu"]
+    has_bias = model.model.config.model_type == "bloom"
+    assert times == (7 + 7 if has_bias else 1 + 7) * len(SPAN)
+
+
 def test_an_extent_grows_so_rarely_that_old_tokens_are_copied_a_few_times_at_most(model: SpanModel) -> None:
     pool = KVPool(1_000_000)
     cache = pool.open(SPAN)
