@@ -3,7 +3,7 @@
 from typing import Any
 
 from swarm.session import Phase
-from tests.protocol.client import ClientSide
+from tests.protocol.user import Users
 from tests.protocol.world import CLIENT, Server, Stream
 
 FAULTS = (
@@ -22,7 +22,7 @@ CHANCE = 0.03
 CHANCE_WHILE_IN_TROUBLE = 0.15
 
 
-class Faults(ClientSide):
+class Faults(Users):
     """Strikes servers that some session uses, most eagerly while a lost cache is being filled
     again or a step was refused."""
 

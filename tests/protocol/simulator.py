@@ -3,8 +3,8 @@
 `run(seed)` returns what happened. A schedule that never ends is `stuck`; an output that the unsplit model
 would not give is `diverged`. To see a failing one again: `python -m tests.protocol.simulator SEED`.
 
-world.py   servers around the shipped table, and a hash for a model      client.py   driver and user
-faults.py  kills, freezes, lost links, caches, logs and control streams
+world.py   servers around the shipped table, and a hash for a model      client.py   the client's driver
+faults.py  kills, freezes, lost links, caches, logs, control streams     user.py     the user's whims
 """
 
 import sys
