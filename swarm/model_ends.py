@@ -104,9 +104,11 @@ class ModelEnds:
         ]
         return torch.cat(chunks) if chunks else torch.empty(0, self.hidden_size, dtype=self.dtype)
 
-    @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Turn what the last block returned, [n, hidden], into logits [n, vocabulary], computed in fp32."""
+        """Turn what the last block returned, [n, hidden], into logits [n, vocabulary], computed in fp32.
+
+        Gradients flow back to `hidden` if it asks for them; the weights never do.
+        """
         if self._short_way is not None:
             return self._short_way(hidden.float())
         return self._logits_by_family(hidden)

@@ -128,8 +128,9 @@ def test_a_quantized_span_answers_nearly_the_same_from_fewer_bytes(
     assert stored <= expected < 2 * block_size(checkpoint, "fp32").weight_bytes / 2
 
 
+@pytest.mark.timeout(180)  # it starts a process that imports everything anew
 def test_loading_two_of_sixteen_blocks_takes_the_memory_of_about_two(tmp_path: Path) -> None:
-    save_random_model(tmp_path, num_hidden_layers=16, hidden_size=320, intermediate_size=1024)
+    save_random_model(tmp_path, num_hidden_layers=16, hidden_size=256, intermediate_size=768)
     block_bytes = block_size(open_checkpoint(str(tmp_path)), "fp32").weight_bytes
     program = """
 import re, sys

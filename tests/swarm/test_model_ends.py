@@ -64,6 +64,16 @@ def test_in_bf16_the_head_still_computes_in_fp32(tmp_path: Path, family: str) ->
     assert not torch.equal(logits, logits.to(torch.bfloat16).float())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_flow_from_logits_to_hidden_states(tmp_path: Path, family: str) -> None:
+    save_random_model(tmp_path, family)
+    hidden = torch.randn(3, 32, requires_grad=True)
+    load_ends(open_checkpoint(str(tmp_path))).logits(hidden)[1, 5].backward()  # type: ignore[no-untyped-call]
+    assert hidden.grad is not None
+    assert hidden.grad[1].abs().sum() > 0
+    assert hidden.grad[[0, 2]].abs().sum() == 0
+
+
 def test_token_ids_outside_of_the_vocabulary_are_refused(tmp_path: Path) -> None:
     save_random_model(tmp_path)
     ends = load_ends(open_checkpoint(str(tmp_path)))
