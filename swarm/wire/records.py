@@ -34,7 +34,10 @@ class BadRecord(ValueError):
 
 
 class _Dated(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """Who says it, how often it was said before, and how long it holds (seconds since 1970)."""
+    """Who says it, in which order, and how long it holds (seconds since 1970).
+
+    `sequence` grows with every record of the peer, also over its restarts: milliseconds since 1970 will do.
+    """
 
     peer: Peer
     sequence: Counter

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import os
+import random
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,22 @@ async def test_bad_bytes_end_their_own_stream_with_a_structured_error() -> None:
             await bad.read()
         await good.write(Pages(block=0, offset=0, last=True))
         await good.read()
+
+
+async def test_junk_on_many_streams_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    chance = random.Random(7)
+    async with two() as (server, client):
+        good = await dial(client, server)
+        for _ in range(60):
+            bad = await dial(client, server)
+            body = chance.randbytes(chance.randrange(5, 200))
+            size = chance.choice([len(body), len(body) + 50, chance.randrange(2**32)])
+            bad._writer.write(size.to_bytes(4, "big") + body)
+            if chance.random() < 0.5:
+                bad.close()
+        await good.write(Pages(block=0, offset=0, last=True))
+        await good.read()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_handler_that_fails_ends_its_own_stream(caplog: pytest.LogCaptureFixture) -> None:
@@ -203,7 +220,10 @@ def is_alive(process_id: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere p2pd needs a second to notice")
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@needs_proc
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_p2pd_ends_with_its_parent_however_that_ends(number: signal.Signals) -> None:
     async with child() as (process, _, p2pd):
@@ -232,6 +252,32 @@ def test_the_address_of_a_relay_is_written_as_p2pd_reads_it() -> None:
     multihash = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20]) + bytes(32)
     ip4_tcp = bytes([0x04, 127, 0, 0, 1, 0x06, 0, 5])
     assert address.to_bytes() == ip4_tcp + b"\xa5\x03\x26" + multihash + b"\xa2\x02"
+
+
+@needs_proc
+async def test_a_start_that_is_cancelled_leaves_no_p2pd_behind() -> None:
+    async def start() -> None:
+        async with open_transport():
+            raise AssertionError("it was cancelled before")
+
+    before = children_of_this_process()
+    task = asyncio.create_task(start())
+    while not children_of_this_process() - before:  # noqa: ASYNC110 - the kernel tells us nothing
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert children_of_this_process() <= before
+
+
+def children_of_this_process() -> set[int]:
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.add(int(stat.parent.name))
+    return found
 
 
 async def test_ctrl_c_reaches_us_before_p2pd_is_gone() -> None:
