@@ -1,13 +1,24 @@
-"""The shipped state machines under chance: kills, freezes, revivals, rollbacks, forks, restarts, retries."""
+"""The shipped state machines under chance, and proof that chance would notice a broken rule."""
 
 from collections import Counter
 
 import pytest
 
+from tests.protocol.mutants import MUTANTS, first_failure
 from tests.protocol.simulator import run
 
 DEFAULT_SCHEDULES = 4_000
 ALL_SCHEDULES = 60_000
+QUICKLY_CAUGHT = (
+    "longest_match compares lengths only",
+    "longest_match finds nothing",
+    "a hop ignores the epoch of steps",
+    "stale computations count",
+    "nothing is replayed",
+    "every replay comes from token ids",
+    "results are known by position",
+    "a fork needs no known tag",
+)
 
 
 def run_many(first: int, last: int) -> Counter[str]:
@@ -22,10 +33,14 @@ def run_many(first: int, last: int) -> Counter[str]:
 
 def test_no_schedule_diverges_or_gets_stuck_and_every_kind_of_fault_was_met() -> None:
     total = run_many(0, DEFAULT_SCHEDULES)
-    for kind in ("kill", "freeze", "revive", "suspect", "break_link", "drop_cache", "restarts"):
+    for kind in ("kill", "freeze", "revive", "suspect", "break_link", "drop_cache", "drop_log"):
+        assert total[kind] > 100, kind
+    for kind in ("reopen_control", "expired", "overflows", "failed", "struck_replays", "restarts"):
         assert total[kind] > 100, kind
     for kind in ("rollbacks", "forks", "relayed", "error_busy", "error_gap", "reroutes"):
         assert total[kind] > 100, kind
+    # Replays from logs in schedules where no log was cut: there, no survivor may compute anything again.
+    assert total["intact_replays"] > 100
 
 
 @pytest.mark.slow
@@ -37,3 +52,15 @@ def test_sixty_thousand_schedules_end_well() -> None:
 def test_a_seed_gives_the_same_schedule_every_time() -> None:
     first, second = run(7), run(7)
     assert (first.events, first.counts) == (second.events, second.counts)
+
+
+@pytest.mark.parametrize("name", QUICKLY_CAUGHT)
+def test_chance_notices_when(name: str) -> None:
+    assert first_failure(name, 1_000) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", sorted(MUTANTS.keys() - set(QUICKLY_CAUGHT)))
+def test_chance_notices_after_a_long_time_when(name: str) -> None:
+    assert first_failure(name, 20_000) is not None
