@@ -140,7 +140,13 @@ async def _hosting(
     kv_tokens = options.kv_tokens or DEFAULT_KV_TOKENS
     spill = SpillStore(_spill_bytes(), Path(tempfile.gettempdir()))
     pool = KVPool(kv_tokens * len(model.span), spill_to=spill)
-    hosted = HostedModel(model.span, checkpoint.fingerprint, checkpoint.hidden_size, model.dtype)
+    hosted = HostedModel(
+        model.span,
+        checkpoint.fingerprint,
+        checkpoint.hidden_size,
+        model.dtype,
+        tuple(await asyncio.to_thread(model.kv_layout)),
+    )
     log_bytes = max(64 << 20, 4 * kv_tokens * checkpoint.hidden_size)
     async with Executor(model, pool, num_threads=options.num_threads) as executor:
         host = Host(hosted, pool, executor, functools.partial(open_chain, transport), log_bytes)

@@ -11,7 +11,8 @@ import torch
 
 from server.driver import OpenChain, SessionDriver
 from server.executor import Executor
-from server.kv_cache import KVPool
+from server.kv_cache import KVFull, KVPool
+from server.kv_extents import Pair
 from server.replay_log import LogBudget
 from server.rooms import Rooms
 from server.session_effects import SessionKey
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
 HELD_HELLO_S = 2.0
+MAX_GRANT_S = 10.0
 IDLE_BEFORE_SPILL_S = 1.0
 MAX_HEARTBEAT_SESSIONS = 4096
 
@@ -55,6 +57,8 @@ class HostedModel:
     fingerprint: str
     hidden_size: int
     dtype: torch.dtype
+    kv_layout: tuple[Pair, ...] = ()
+    """Keys and values of one token in each block of `span`: what copied pages must look like."""
 
 
 class Holder(Protocol):
@@ -156,7 +160,7 @@ class Host:
     async def grant(self, client: PeerId, want: WantCredit) -> Message | None:
         """Wait for room up to `want.position`, at most `want.wait_ms`. Raises Refused."""
         key = SessionKey(client, SessionId(want.session), want.slot)
-        deadline = time.monotonic() + want.wait_ms / 1000
+        deadline = time.monotonic() + min(want.wait_ms / 1000, MAX_GRANT_S)
         while True:
             session = self.table.find(key, time.monotonic())
             if session.epoch != want.epoch:
@@ -202,18 +206,44 @@ class Host:
 
     # --- chain -----------------------------------------------------------------------------------------
 
-    async def admit(self, remote: PeerId, hello: Hello) -> SessionDriver:
-        """Wait for the bind that a chain stream belongs to, a little while. Raises Refused."""
+    async def admit(self, remote: PeerId, hello: Hello, *, is_copy: bool = False) -> SessionDriver:
+        """Wait for the bind that a stream belongs to, a little while. Raises Refused."""
         deadline = time.monotonic() + HELD_HELLO_S
         async with self._bound:
             while True:
                 now = time.monotonic()
-                session = self.table.admit(remote, hello, now)
+                session = self.table.admit(remote, hello, now, is_copy=is_copy)
                 if session is not None:
                     return self._driver_of(session.key)
                 if now >= deadline:
                     raise Refused("unknown_session", "no bind came for this stream")
                 await _wait_until(self._bound, deadline - now)
+
+    # --- pages -----------------------------------------------------------------------------------------
+
+    async def export(self, key: SessionKey, span: Span, position: int, tag: int) -> list[Pair]:
+        """Copies of a session's pages for `span`, up to `position`. Raises Refused if they are not there."""
+        session = self.table.find(key, time.monotonic())
+        if not session.span.contains(span) or not session.can_fork(position, tag):
+            raise Refused("gap", "this session does not hold what is to be copied")
+        if not await self.rooms.wake(key):
+            raise Refused("busy", "no room to bring the session back")
+        cache = self.rooms.cache(key)
+        pairs = await self.executor.call(functools.partial(self.rooms.pool.export_pages, cache, position))
+        first = span.start - session.span.start
+        return pairs[first : first + len(span)]
+
+    async def adopt(self, driver: SessionDriver, epoch: int, pairs: list[Pair]) -> None:
+        """Let a session go on from pages that were copied to it. Raises Refused if they do not fit."""
+        cache = self.rooms.cache(driver.session.key)
+        first = driver.session.span.start - self.model.span.start
+        like = self.model.kv_layout[first : first + len(driver.session.span)]
+        work = functools.partial(self.rooms.pool.import_pages, cache, pairs, like=like)
+        try:
+            await self.executor.call(work)
+        except (KVFull, ValueError) as error:
+            raise Refused("busy", f"the pages do not fit: {error}") from error
+        driver.carry_out(driver.session.adopt(epoch))
 
     # --- memory ------------------------------------------------------------------------------------------
 

@@ -5,10 +5,13 @@ and handed to the host.
 """
 
 import asyncio
+import functools
 import logging
+from collections.abc import Awaitable, Callable
 
 from server.driver import SessionDriver, is_hidden
 from server.host import Host
+from server.page_copy import send_pages, take_pages
 from server.session_table import Refused
 from swarm.background import running
 from swarm.errors import PeerUnreachable
@@ -26,6 +29,7 @@ from swarm.wire.frames import (
 from swarm.wire.messages import (
     Bind,
     Close,
+    CopyPages,
     Detach,
     Draining,
     Hello,
@@ -39,23 +43,27 @@ from swarm.wire.messages import (
     Step,
     WantCredit,
 )
-from swarm.wire.protocols import CHAIN, CONTROL
+from swarm.wire.protocols import CHAIN, CONTROL, PAGES
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 FIRST_FRAME_S = 10.0
-MAX_WAITING_WANTS = 64
+MAX_SLOW = 64
+
+CopyTo = Callable[[PeerId, CopyPages], Awaitable[None]]
 
 
 class Connection:
     """One client's control stream."""
 
-    def __init__(self, stream: FrameStream, host: Host) -> None:
+    def __init__(self, stream: FrameStream, host: Host, copy_pages: CopyTo) -> None:
         self.client = stream.remote_id
+        self._copy_pages = copy_pages
         self._stream = stream
         self._host = host
-        self._wants: asyncio.Queue[WantCredit] = asyncio.Queue(MAX_WAITING_WANTS)
+        self._slow: asyncio.Queue[WantCredit | CopyPages] = asyncio.Queue(MAX_SLOW)
+        self._num_slow = asyncio.Semaphore(MAX_SLOW)
 
     def send(self, message: Message) -> None:
         """Tell the client. One that does not read is cut off: its sessions wait for it, detached."""
@@ -65,7 +73,7 @@ class Connection:
     async def serve(self) -> None:
         """Obey until the stream ends; then the sessions' leases begin."""
         try:
-            async with running(self._beat_forever(), self._grant_forever()):
+            async with running(self._beat_forever(), self._serve_slow_forever()):
                 while True:
                     await self._obey(await self._stream.read())
         except EndOfStream:
@@ -78,20 +86,23 @@ class Connection:
             self.send(self._host.heartbeat(self))
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _grant_forever(self) -> None:
-        """Answer requests for credit in the order in which they came; each has its own deadline."""
+    async def _serve_slow_forever(self) -> None:
+        """Do what takes time beside everything else; each has a deadline, and their number is bounded."""
         async with asyncio.TaskGroup() as group:
             while True:
-                want = await self._wants.get()
-                group.create_task(self._grant(want))
+                await self._num_slow.acquire()
+                group.create_task(self._serve_slow(await self._slow.get()))
 
-    async def _grant(self, want: WantCredit) -> None:
+    async def _serve_slow(self, message: WantCredit | CopyPages) -> None:
         try:
-            answer = await self._host.grant(self.client, want)
+            if isinstance(message, CopyPages):
+                await self._copy_pages(self.client, message)
+            elif (answer := await self._host.grant(self.client, message)) is not None:
+                self.send(answer)
         except Refused as refusal:
-            answer = _refusal(want, refusal)
-        if answer is not None:
-            self.send(answer)
+            self.send(_refusal(message, refusal))
+        finally:
+            self._num_slow.release()
 
     async def _obey(self, frame: Frame) -> None:
         message = frame.message
@@ -100,8 +111,8 @@ class Connection:
                 await self._host.bind(self.client, message, self)
             elif isinstance(message, StartReplay):
                 self._host.replay(self.client, message)
-            elif isinstance(message, WantCredit):
-                await self._wants.put(message)
+            elif isinstance(message, WantCredit | CopyPages):
+                await self._slow.put(message)
             elif isinstance(message, Close):
                 self._host.close(self.client, SessionId(message.session))
             elif isinstance(message, Detach):
@@ -128,6 +139,7 @@ class Serving:
             CONTROL, self._on_control, limit=MAX_CONTROL_FRAME_BYTES, decoder=FROM_CLIENT
         )
         await self._transport.serve(CHAIN, self._on_chain, limit=MAX_CHAIN_FRAME_BYTES, decoder=FROM_CHAIN)
+        await self._transport.serve(PAGES, self._on_pages, limit=MAX_CHAIN_FRAME_BYTES, decoder=FROM_CHAIN)
 
     @property
     def num_clients(self) -> int:
@@ -145,12 +157,22 @@ class Serving:
             connection.send(Draining(within_ms=within_ms))
 
     async def _on_control(self, stream: FrameStream) -> None:
-        connection = Connection(stream, self._host)
+        copy_pages = functools.partial(send_pages, self._transport, self._host)
+        connection = Connection(stream, self._host, copy_pages)
         self._connections.add(connection)
         try:
             await connection.serve()
         finally:
             self._connections.discard(connection)
+
+    async def _on_pages(self, stream: FrameStream) -> None:
+        try:
+            await take_pages(self._host, stream)
+        except Refused as refusal:
+            logger.info("pages of %s were not taken: %s", stream.remote_id, refusal)
+            stream.write_nowait(_refusal(Ping(nonce=0), refusal))
+        except (TimeoutError, EndOfStream):
+            logger.info("pages of %s did not come to their end", stream.remote_id)
 
     async def _on_chain(self, stream: FrameStream) -> None:
         try:

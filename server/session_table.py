@@ -170,7 +170,9 @@ class SessionTable:
         room = self._rooms.fork(parent.key, key, wanted.position)
         return None if room is None else parent.fork(key, wanted.position, wanted.tag, room)
 
-    def admit(self, remote: PeerId, hello: Hello, now_s: float) -> HopSession | None:
+    def admit(
+        self, remote: PeerId, hello: Hello, now_s: float, *, is_copy: bool = False
+    ) -> HopSession | None:
         """Decide on a new chain stream: its session, or None while the bind it belongs to has not come.
 
         Raises Refused. Only the predecessor that the client bound may put steps in, and only the client
@@ -187,6 +189,7 @@ class SessionTable:
         if hello.epoch > session.epoch:
             return None
         allowed = session.previous if hello.direction == "input" else session.key.client
+        allowed = session.copy_from if is_copy else allowed
         if remote != allowed or hello.stage != session.stage:
             raise Refused("unauthorised", "this session is bound to another peer")
         return session

@@ -66,6 +66,7 @@ class HopSession:
     stage: int = 0
     num_stages: int = 1
     previous: PeerId | None = None
+    copy_from: PeerId | None = None
     next: NextHop | None = None
     commit: int = 0
     credit: int = 0
@@ -78,6 +79,7 @@ class HopSession:
     _last_seq: int = -1
     _refused_attempt: int = -1
     _owes_ready: bool = False
+    _commit_tag: int | None = None
 
     # --- what others may ask -----------------------------------------------------------------------
 
@@ -118,6 +120,8 @@ class HopSession:
         theirs = unpack_boundaries(bind.positions, bind.tags)
         self.epoch, self.stage, self.num_stages = bind.epoch, bind.stage, bind.num_stages
         self.previous, self.next, self.commit = PeerId(bind.previous), bind.next, bind.commit
+        self.copy_from = PeerId(bind.copy_from) if bind.copy_from else None
+        self._commit_tag = theirs.get(bind.commit)
         self.executed_seq = self._last_seq = self._refused_attempt = -1
         self._waiting.clear()
         position, tag = self._done.longest_match(theirs)
@@ -143,6 +147,16 @@ class HopSession:
             linked=is_linked,
         )
         return [Tell(ack)]
+
+    def adopt(self, epoch: int) -> list[Effect]:
+        """The KV cache up to the commit was copied from the server that we replace: go on from there."""
+        if epoch != self.epoch or not self._owes_ready or not self.is_idle or self._commit_tag is None:
+            return []
+        self._done.push(self.commit, self._commit_tag)
+        self._planned = self._done.copy()
+        self.log.skip(self.commit)
+        self._owes_ready = False
+        return [Tell(self._ready())]
 
     def drop_cache(self) -> None:
         """The KV cache of an idle session was given up to make room: the next step finds a gap.
@@ -312,11 +326,11 @@ class HopSession:
             effects.append(SendNext(self.epoch, msgspec.structs.replace(step, tensors=()), output))
         if self._owes_ready and self._done.length >= self.commit:
             self._owes_ready = False
-            ready = Ready(
-                session=self.key.session, epoch=self.epoch, stage=self.stage, position=self._done.length
-            )
-            effects.append(Tell(ready))
+            effects.append(Tell(self._ready()))
         return effects
+
+    def _ready(self) -> Ready:
+        return Ready(session=self.key.session, epoch=self.epoch, stage=self.stage, position=self._done.length)
 
     def _refuse(
         self, message: Step | StateStep, code: ErrorCode, reason: str, retry_after_ms: int = 0

@@ -38,6 +38,9 @@ class Listener(Protocol):
     def on_lost(self, peer_id: PeerId, reason: str) -> None:
         """The server is gone, or must be taken for gone."""
 
+    def on_draining(self, peer_id: PeerId) -> None:
+        """The server is about to stop; it still answers."""
+
 
 class Connection:
     """One control stream."""
@@ -89,7 +92,8 @@ class Connection:
             self._on_record(self.peer_id, message.record)
         elif isinstance(message, Draining):
             self.is_draining = True
-            self.lose("it is about to stop")
+            for session in tuple(self._listeners.values()):
+                session.on_draining(self.peer_id)
         else:
             listener = self._listeners.get(SessionId(getattr(message, "session", b"")))
             if listener is not None:

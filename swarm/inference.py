@@ -40,9 +40,10 @@ from swarm.session_effects import (
     SendState,
     SendStep,
     TellHop,
+    TellPeer,
 )
-from swarm.wire.blocks import PeerId, Route, SessionId
-from swarm.wire.messages import BindAck, Credit, Message, Ready, SessionError, StepResult
+from swarm.wire.blocks import Hop, PeerId, Route, SessionId, Span
+from swarm.wire.messages import BindAck, Close, Credit, Message, Ready, SessionError, StepResult
 from swarm.wire.tags import TagChain
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class InferenceSession:
         self._waiting: dict[int, asyncio.Future[torch.Tensor]] = {}
         self._chains = Chains(network, self._on_frame, self._on_chain_broken, self.counters)
         self._lost: set[PeerId] = set()
+        self._left: set[PeerId] = set()
         self._must_route = asyncio.Event()
         self._error: SwarmError | None = None
         self._last_error: SessionError | None = None
@@ -214,6 +216,8 @@ class InferenceSession:
                 self._deliver(effect)
             elif isinstance(effect, TellHop):
                 self._tell(effect)
+            elif isinstance(effect, TellPeer):
+                self._tell_peer(effect.peer_id, effect.message)
             elif isinstance(effect, OpenChain):
                 self._chains.begin(self._machine, effect)
                 self._phase_since_s = time.monotonic()
@@ -245,6 +249,7 @@ class InferenceSession:
             pause_s, self._paused_since_s = now - self._paused_since_s, None
             self._lost.clear()
             self.on_notice(Notice("recovered", pause_s=pause_s))
+        self._leave()
         future = self._waiting.pop(effect.number, None)
         if future is not None and not future.done():
             assert isinstance(effect.payload, torch.Tensor)
@@ -257,6 +262,16 @@ class InferenceSession:
             connection.send(self._machine.session_id, self, effect.message)
         elif self._machine.phase is not Phase.CLOSED:
             asyncio.get_running_loop().call_soon(self.on_lost, peer_id, "the connection ended")
+
+    def _tell_peer(self, peer_id: PeerId, message: Message) -> None:
+        """Say something to a server that we are leaving."""
+        connection = self._network.connection(peer_id)
+        if connection is None:
+            self._carry_out(self._machine.copy_failed(frozenset([peer_id])))
+            return
+        connection.send(self._machine.session_id, self, message)
+        if isinstance(message, Close):
+            connection.forget(self._machine.session_id)
 
     def _need_route(self, effect: NeedRoute) -> None:
         self._phase_since_s = time.monotonic()
@@ -285,6 +300,8 @@ class InferenceSession:
         stage = getattr(message, "stage", -1)
         route = self._machine.route
         if not 0 <= stage < len(route) or route[stage].peer_id != peer_id:
+            if isinstance(message, SessionError):
+                self._carry_out(self._machine.copy_failed(frozenset([peer_id])))
             return
         if isinstance(message, SessionError):
             logger.info("%s says %s: %s", peer_id, message.code, message.message)
@@ -302,9 +319,15 @@ class InferenceSession:
         """A server is gone, or must be taken for gone."""
         if self._machine.phase is Phase.CLOSED:
             return
-        if reason != "it is about to stop":
-            self._network.health.failed(peer_id)
-        self._carry_out(self._machine.on_lost(frozenset([peer_id]), reason))
+        self._network.health.failed(peer_id)
+        peers = frozenset([peer_id])
+        self._carry_out(self._machine.copy_failed(peers))
+        self._carry_out(self._machine.on_lost(peers, reason))
+
+    def on_draining(self, peer_id: PeerId) -> None:
+        """A server is about to stop: it hands our cache over to another."""
+        if self._machine.phase is not Phase.CLOSED:
+            self._carry_out(self._machine.retire(peer_id))
 
     def _on_frame(self, peer_id: PeerId, message: StepResult, rows: torch.Tensor) -> None:
         if rows.shape[-1:] and not bool(torch.isfinite(rows).all()):
@@ -344,10 +367,21 @@ class InferenceSession:
         """Bind a route; the new epoch is written down before it is used."""
         if self._machine.phase is Phase.CLOSED:
             return
+        self._left |= {hop.peer_id for hop in self._machine.route}
+        self._left -= {hop.peer_id for hop in route}
         effects = self._machine.bind(route, self._network.addresses(route))
         if self._save_ticket is not None:
             self._save_ticket(self.ticket())
         self._carry_out(effects)
+
+    def _leave(self) -> None:
+        """Free the session where we went away; a server out of reach does it when the lease ends."""
+        for peer_id in self._left:
+            connection = self._network.connection(peer_id)
+            if connection is not None:
+                connection.send(self._machine.session_id, self, Close(session=self._machine.session_id))
+                connection.forget(self._machine.session_id)
+        self._left.clear()
 
     def _check_patience(self) -> None:
         now = time.monotonic()
@@ -372,6 +406,7 @@ class InferenceSession:
 
     def shut(self) -> None:
         """Say farewell to the servers."""
+        self._leave()
         self._carry_out(self._machine.close())
         self._fail(LocalProtocolError("the session is closed"))
         for hop in self._machine.route:
@@ -417,15 +452,14 @@ async def open_session(
     `save_ticket` is called before each new epoch is used. The session is closed with the block.
     """
     client = network.transport.peer_id
-    keep: Route = ()
     if ticket is None:
         history = History(TagChain(secrets.token_bytes(16)))
         machine = ClientSession(SessionId(secrets.token_bytes(16)), client, network.fingerprint, history)
     else:
-        machine = reattach(
-            msgspec.msgpack.decode(ticket, type=Ticket), inputs.ids, client, network.fingerprint
-        )
+        held = msgspec.msgpack.decode(ticket, type=Ticket)
+        machine = reattach(held, inputs.ids, client, network.fingerprint)
+        machine.route = tuple(Hop(PeerId(peer), Span(start, end)) for peer, start, end in held.route)
         inputs.truncate(machine.position)
     session = InferenceSession(machine, network, inputs, save_ticket, max_positions)
-    async with _running_session(session, keep):
+    async with _running_session(session):
         yield session

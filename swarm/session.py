@@ -18,6 +18,7 @@ from enum import Enum, auto
 import msgspec
 
 from swarm.errors import LocalProtocolError
+from swarm.handover import Handover, Retiring
 from swarm.history import History
 from swarm.outbox import Outbox
 from swarm.replays import CLIENT, Holding, Replay, plan_replays
@@ -31,12 +32,14 @@ from swarm.session_effects import (
     SendState,
     SendStep,
     TellHop,
+    TellPeer,
 )
 from swarm.wire.blocks import PeerId, Route, SessionId
 from swarm.wire.messages import (
     Bind,
     BindAck,
     Close,
+    CopyPages,
     Credit,
     ForkOf,
     NextHop,
@@ -50,6 +53,7 @@ from swarm.wire.messages import (
 
 REPLAY_CHUNK_TOKENS = 256
 CREDIT_WAIT_MS = 2000
+MAX_FAILURES = 3
 HOPELESS = frozenset({"fenced", "too_long"})
 BLAMED = frozenset({"unauthorised", "wrong_model", "unsupported", "bad_message", "draining"})
 
@@ -102,6 +106,8 @@ class ClientSession:
     _replays: deque[Replay] = field(default_factory=deque)
     _unready: set[int] = field(default_factory=set)
     _bound_commit: int = 0
+    _num_failures: int = 0
+    _handover: Handover = field(default_factory=Handover)
 
     # --- what the user asks ------------------------------------------------------------------------
 
@@ -219,11 +225,37 @@ class ClientSession:
         if len(self._acks) < len(self.route):
             return []
         acks = [self._acks[stage] for stage in range(len(self.route))]
-        holdings = [Holding(ack.position, ack.log_from) for ack in acks]
+        self._handover.begin(self._receivers(acks))
+        holdings = [self._holding_of(ack) for ack in acks]
         self._replays.extend(plan_replays(holdings, self._bound_commit))
         self.parent = None
         self.phase = Phase.REPLAYING
-        return self._next_replay()
+        return self._next_copies()
+
+    def _next_copies(self) -> list[Effect]:
+        """Have retiring servers copy their pages to those that take their place; then the replays."""
+        self._unready = set(self._handover.receiving)
+        if not self._unready:
+            return self._next_replay()
+        return [
+            TellPeer(peer, self._copy_order(stage, peer)) for stage, peer in self._handover.receiving.items()
+        ]
+
+    def copy_failed(self, peers: frozenset[PeerId]) -> list[Effect]:
+        """Pages from these servers will not come: bind again, and replay."""
+        is_waiting = self._handover.involves(peers)
+        self._handover.forget(peers)
+        if self.phase is Phase.REPLAYING and is_waiting:
+            return self.bind(self.route, self._addresses)
+        return []
+
+    def retire(self, peer: PeerId) -> list[Effect]:
+        """A server of the route is about to stop: take another, to which it copies what it holds."""
+        stages = [stage for stage, hop in enumerate(self.route) if hop.peer_id == peer]
+        if self.phase in (Phase.UNBOUND, Phase.CLOSED) or not stages:
+            return []
+        self._handover.retiring[peer] = Retiring(self.route[stages[0]], self.slot(stages[0]))
+        return self._lose({peer}, "it is about to stop")
 
     def on_ready(self, ready: Ready) -> list[Effect]:
         """A hop that lacked something has it."""
@@ -248,6 +280,7 @@ class ClientSession:
         if step is None:
             return []
         self.commit = step.end
+        self._num_failures = 0
         return [Deliver(step.number, payload, result.links), *self._send()]
 
     def on_error(self, error: SessionError) -> list[Effect]:
@@ -266,8 +299,9 @@ class ClientSession:
         """Busy, gap or internal: mended by trying again, here or elsewhere."""
         if error.code in ("busy", "gap") and self.phase in (Phase.READY, Phase.WAITING):
             return self._on_refused_step(error)
-        if error.code == "busy":
-            return self._lose({self.route[error.stage].peer_id}, "busy")
+        self._num_failures += 1
+        if error.code == "busy" or self._num_failures > MAX_FAILURES:
+            return self._lose({self.route[error.stage].peer_id}, f"{error.code}: {error.message}")
         return self.bind(self.route, self._addresses)
 
     def on_credit(self, credit: Credit) -> list[Effect]:
@@ -316,7 +350,34 @@ class ClientSession:
             positions=boundaries[0],
             tags=boundaries[1],
             parent=self.parent,
+            copy_from=self._handover.source_for(hop),
             lease_ms=self.lease_ms,
+        )
+
+    def _receivers(self, acks: Sequence[BindAck]) -> dict[int, PeerId]:
+        """Stages that lack something which a retiring server can copy to them."""
+        lacking = (ack.stage for ack in acks if ack.position < self._bound_commit)
+        sources = ((stage, self._handover.source_for(self.route[stage])) for stage in lacking)
+        return {stage: peer for stage, peer in sources if peer is not None}
+
+    def _holding_of(self, ack: BindAck) -> Holding:
+        """What a hop holds once its pages have been copied; its log is empty then."""
+        if ack.stage in self._handover.receiving:
+            return Holding(self._bound_commit, self._bound_commit)
+        return Holding(ack.position, ack.log_from)
+
+    def _copy_order(self, stage: int, source: PeerId) -> CopyPages:
+        hop = self.route[stage]
+        return CopyPages(
+            session=self.session_id,
+            epoch=self.epoch,
+            slot=self._handover.retiring[source].slot,
+            position=self._bound_commit,
+            tag=self.history.tag(self._bound_commit),
+            start=hop.span.start,
+            end=hop.span.end,
+            stage=stage,
+            to=NextHop(hop.peer_id, self._addresses.get(hop.peer_id, ())),
         )
 
     def _next_of(self, stage: int) -> NextHop | None:
@@ -334,7 +395,8 @@ class ClientSession:
     def _next_replay(self) -> list[Effect]:
         if not self._replays:
             self.phase = Phase.READY
-            return self._send()
+            farewell = Close(session=self.session_id)
+            return [*(TellPeer(peer, farewell) for peer in self._handover.end()), *self._send()]
         replay = self._replays.popleft()
         self._unready = set(replay.lacking)
         if replay.source == CLIENT:

@@ -15,6 +15,14 @@ class TellHop:
 
 
 @dataclass(frozen=True, slots=True)
+class TellPeer:
+    """Send to a server that is no longer part of the route, if it can still be reached."""
+
+    peer_id: PeerId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
 class OpenChain:
     """Open the chain streams of `epoch`: in to hop 0, out of the last one, and around broken links."""
 
@@ -70,4 +78,4 @@ class Broken:
     message: str
 
 
-Effect = TellHop | OpenChain | SendStep | SendState | Deliver | NeedRoute | RetryLater | Broken
+Effect = TellHop | TellPeer | OpenChain | SendStep | SendState | Deliver | NeedRoute | RetryLater | Broken

@@ -81,6 +81,7 @@ class Bind(Message, frozen=True, tag="bind", kw_only=True):
     positions: Annotated[bytes, Meta(max_length=1 << 18)] = b""
     tags: Annotated[bytes, Meta(max_length=1 << 19)] = b""
     parent: ForkOf | None = None
+    copy_from: Peer | None = None
     lease_ms: Annotated[int, Meta(ge=0, le=24 * 3_600_000)] = 1_800_000
 
 
@@ -121,13 +122,16 @@ class Detach(Message, frozen=True, tag="detach", kw_only=True):
 
 
 class CopyPages(Message, frozen=True, tag="copy_pages", kw_only=True):
-    """Send the session's KV cache up to `position` to `to`, where it is bound under `epoch`."""
+    """Send the KV cache of blocks `[start, end)` up to `position` to `to`, bound as `stage` under `epoch`."""
 
     session: Session
     epoch: Epoch
     slot: Slot = 0
     position: Position
     tag: Tag
+    start: BlockIndex
+    end: BlockIndex
+    stage: Stage
     to: NextHop
 
 
@@ -212,14 +216,6 @@ class Draining(Message, frozen=True, tag="draining", kw_only=True):
     """This server stops in `within_ms`: re-route every session; pages can still be copied."""
 
     within_ms: Millis
-
-
-class PagesCopied(Message, frozen=True, tag="pages_copied", kw_only=True):
-    """The answer to CopyPages, from the server that received the pages."""
-
-    session: Session
-    epoch: Epoch
-    position: Position
 
 
 class RecordPush(Message, frozen=True, tag="record", kw_only=True):
@@ -319,7 +315,7 @@ class Reorder(Message, frozen=True, tag="reorder", kw_only=True):
 
 
 ToServer = Bind | StartReplay | WantCredit | Close | Detach | CopyPages | Ping | Forward | Backward | Reorder
-ToClient = BindAck | Ready | Credit | SessionError | Heartbeat | Draining | PagesCopied | RecordPush
+ToClient = BindAck | Ready | Credit | SessionError | Heartbeat | Draining | RecordPush
 OnChain = Hello | Step | StateStep | StepResult | SessionError | Pages
 
 MESSAGES: tuple[type[Message], ...] = tuple(

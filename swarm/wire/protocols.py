@@ -2,3 +2,4 @@
 
 CONTROL = "/murmur/control/1"
 CHAIN = "/murmur/chain/1"
+PAGES = "/murmur/pages/1"
