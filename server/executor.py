@@ -5,7 +5,6 @@ is bounded, what comes back is one `call_soon_threadsafe` per batch.
 """
 
 import asyncio
-import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -80,8 +79,9 @@ class _Job:
 class Executor:
     """Runs works in batches. An async context manager: its thread ends with it.
 
-    Works of one cache run in the order in which they came. A work whose caller was cancelled is dropped
-    before its next batch. A batch that fails is run again one by one, so that only the guilty fail.
+    Works of one cache run in the order in which they came. A work whose caller was cancelled, or whose cache
+    was closed, is dropped before its next batch. A batch that fails is run again one by one, so that only the
+    guilty fail.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Executor:
         self._max_waiting = max_waiting
         self._changed = threading.Condition()
         self._jobs: dict[int, _Job] = {}
-        self._calls: list[Callable[[], None]] = []
+        self._calls: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._next_number = 0
         self._turn = 0
         self._last_turns: dict[PeerId, int] = {}
@@ -122,9 +122,7 @@ class Executor:
             self._is_stopping = True
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
-        for job in self._jobs.values():
-            job.future.cancel()
-        self._jobs.clear()
+        _settle_all(self._give_up(Overloaded("this server is stopping")))
 
     @property
     def queue_depth(self) -> int:
@@ -153,16 +151,22 @@ class Executor:
     async def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the compute thread between two batches: spilling, copying pages.
 
-        Raises what `function` raises.
+        Raises what `function` raises, or Overloaded if this executor has stopped.
         """
         future: asyncio.Future[T] = self._loop.create_future()
         with self._changed:
-            self._calls.append(functools.partial(self._answer, function, future))
+            self._check_open()
+            self._calls.append((function, future))
             self._changed.notify()
         return await future
 
+    def _check_open(self) -> None:
+        if self._is_stopping:
+            raise Overloaded("this server has stopped")
+
     def _check(self, work: Work) -> None:
-        if len(self._jobs) >= self._max_waiting or self._is_stopping:
+        self._check_open()
+        if len(self._jobs) >= self._max_waiting:
             raise Overloaded("this server has too many steps waiting; try again in a moment")
         if work.span != work.cache.span or work.hidden.dim() != 2:
             raise ValueError("a work needs hidden states [tokens, hidden] and the span of its cache")
@@ -176,22 +180,34 @@ class Executor:
 
     def _compute_forever(self) -> None:
         torch.set_num_threads(self._num_threads)  # holds for the calling thread only
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_stopping or self._jobs or self._calls)
-                if self._is_stopping:
-                    return
-                calls, self._calls = self._calls, []
-                shares = self._schedule()
-            for call in calls:
-                call()
-            if shares:
-                self._postprocess(shares, self._run([(self._jobs[it.number], it.tokens) for it in shares]))
+        try:
+            while self._take_turn():
+                pass
+        except Exception as error:
+            logger.exception("the compute thread has failed; this server can run no more steps")
+            self._loop.call_soon_threadsafe(_settle_all, self._give_up(error))
+
+    def _take_turn(self) -> bool:
+        """Wait for something to do and do it: calls, then one batch. Return False when it is time to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopping or self._jobs or self._calls)
+            if self._is_stopping:
+                return False
+            calls, self._calls = self._calls, []
+            shares = self._schedule()
+        for function, future in calls:
+            self._answer(function, future)
+        if shares:
+            self._postprocess(shares, self._run([(self._jobs[it.number], it.tokens) for it in shares]))
+        return True
 
     def _schedule(self) -> tuple[Share, ...]:
         """Choose the next batch: of each cache the oldest work, if somebody still waits for it."""
-        for number in [number for number, job in self._jobs.items() if job.future.cancelled()]:
-            del self._jobs[number]
+        gone = [number for number, job in self._jobs.items() if job.future.done() or job.work.cache.is_closed]
+        if gone:
+            closed = ValueError("the KV cache was closed while its step waited")
+            answers = [(self._jobs.pop(number).future, closed) for number in gone]
+            self._loop.call_soon_threadsafe(_settle_all, answers)
         oldest: dict[SessionCache, int] = {}
         for number, job in self._jobs.items():
             oldest.setdefault(job.work.cache, number)
@@ -230,6 +246,15 @@ class Executor:
         self.progress += 1
         if finished:
             self._loop.call_soon_threadsafe(_settle_all, finished)
+
+    def _give_up(self, error: Exception) -> list[tuple[asyncio.Future[Any], Exception]]:
+        """Accept nothing more; return `error` for everybody who waits."""
+        with self._changed:
+            self._is_stopping = True
+            waiting = [job.future for job in self._jobs.values()] + [future for _, future in self._calls]
+            self._jobs.clear()
+            self._calls.clear()
+        return [(future, error) for future in waiting]
 
     def _answer(self, function: Callable[[], T], future: asyncio.Future[T]) -> None:
         result: T | Exception

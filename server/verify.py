@@ -20,10 +20,10 @@ from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
 
 MAX_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Largest allowed difference by dtype, as a share of the largest output where that is above 1.
+"""Allowed difference by dtype, as a share of the largest output where that is above 1.
 
-Half precisions round at every step, in another order here than there; a wrong mask or position shows as 0.3
-and more.
+Half precisions round at every step, in another order here than there. With them the median token counts, not
+the worst: rounding may send one to another expert. A wrong mask or position moves most by 0.3 and more.
 """
 _STEPS = ((7, 4), (1, 5), (1, 1), (1, 1))
 """Tokens of the two sessions in each batch: prompts, a decode beside a chunk, decodes."""
@@ -65,7 +65,7 @@ def _one_of_each_kind(model: SpanModel) -> Iterator[int]:
 
 
 def _difference(model: SpanModel, index: int) -> float:
-    """Run block `index` both ways on random inputs; return the largest difference of outputs."""
+    """Run block `index` both ways on random inputs; return the difference that MAX_DIFFERENCE speaks of."""
     generator = torch.Generator().manual_seed(index)
     lengths = [sum(counts) for counts in zip(*_STEPS, strict=True)]
     inputs = [torch.randn(length, model.hidden_size, generator=generator) for length in lengths]
@@ -74,8 +74,9 @@ def _difference(model: SpanModel, index: int) -> float:
     differences = []
     for hidden, ours in zip(inputs, _run_ragged(model, index, inputs), strict=True):
         theirs = _run_stock(stock, hidden.to(model.device)).cpu().float()
-        differences.append((ours.float() - theirs).abs().max() / theirs.abs().max().clamp(min=1))
-    return float(torch.stack(differences).max())
+        differences.append((ours.float() - theirs).abs().amax(-1) / theirs.abs().max().clamp(min=1))
+    by_token = torch.cat(differences)
+    return float(by_token.max() if model.dtype == torch.float32 else by_token.median())
 
 
 def _run_ragged(model: SpanModel, index: int, inputs: list[Tensor]) -> list[Tensor]:

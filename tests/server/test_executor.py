@@ -37,6 +37,7 @@ class FakeRunner:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
+        self.answers_too_few = False
 
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         self.entered.set()
@@ -44,6 +45,8 @@ class FakeRunner:
         self.batches.append([(chunk.position, chunk.hidden.shape[0]) for chunk in chunks])
         if any(chunk.hidden.isnan().any() for chunk in chunks):
             raise ArithmeticError("poisoned")
+        if self.answers_too_few:
+            return []
         for chunk in chunks:
             chunk.cache.used = chunk.end
         return [chunk.hidden + 1 for chunk in chunks]
@@ -159,6 +162,32 @@ async def test_a_cancelled_caller_is_skipped_and_others_are_answered() -> None:
         assert fake.executor.queue_depth == 0
 
 
+async def test_closing_a_cache_fails_the_work_that_waits_for_it() -> None:
+    async with open_fake() as fake:
+        caches = [fake.pool.open(SPAN) for _ in range(3)]
+        fake.runner.gate.clear()
+        first = fake.start(fake.work(caches[0], 1))
+        await fake.runner.hold()
+        closed, kept = fake.start(fake.work(caches[1], 1)), fake.start(fake.work(caches[2], 1))
+        await asyncio.sleep(0)
+        fake.pool.close(caches[1])
+        fake.runner.gate.set()
+        await first
+        await kept
+        with pytest.raises(ValueError, match="closed while its step waited"):
+            await closed
+        assert [len(batch) for batch in fake.runner.batches] == [1, 1]
+
+
+async def test_a_bug_in_the_loop_fails_those_who_wait_and_refuses_those_who_come() -> None:
+    async with open_fake() as fake:
+        fake.runner.answers_too_few = True
+        with pytest.raises(ValueError, match="zip"):
+            await fake.executor.run(fake.work(fake.pool.open(SPAN), 1))
+        with pytest.raises(Overloaded):
+            await fake.executor.run(fake.work(fake.pool.open(SPAN), 1))
+
+
 async def test_only_the_guilty_work_of_a_batch_fails() -> None:
     async with open_fake() as fake:
         caches = [fake.pool.open(SPAN) for _ in range(3)]
@@ -228,17 +257,24 @@ async def test_what_cannot_run_is_refused_at_once() -> None:
         await waiting
 
 
-async def test_leaving_cancels_those_who_still_wait() -> None:
+async def test_leaving_fails_those_who_still_wait() -> None:
     async with open_fake() as fake:
         fake.runner.gate.clear()
-        tasks = [fake.start(fake.work(fake.pool.open(SPAN), 1))]
+        running = fake.start(fake.work(fake.pool.open(SPAN), 1))
         await fake.runner.hold()
-        tasks.append(fake.start(fake.work(fake.pool.open(SPAN), 1)))
+        waiting = fake.start(fake.work(fake.pool.open(SPAN), 1))
+        calling = asyncio.create_task(fake.executor.call(int))
+        await asyncio.sleep(0)
+        leaving = asyncio.create_task(fake.executor.__aexit__(None, None, None))
         await asyncio.sleep(0)
         fake.runner.gate.set()
-    done = [await asyncio.wait([task], timeout=5) for task in tasks]
-    assert all(not pending for _, pending in done)
-    assert tasks[1].cancelled() or tasks[1].result() is not None
+        await leaving
+        await running
+        for task in (waiting, calling):
+            with pytest.raises(Overloaded, match="stopping"):
+                await task
+        with pytest.raises(Overloaded, match="stopped"):
+            await fake.executor.call(int)
 
 
 def test_finite_means_neither_nan_nor_infinite() -> None:
