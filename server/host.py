@@ -117,9 +117,17 @@ class Host:
             tell = functools.partial(self._tell, key)
             driver = SessionDriver(session, self.rooms, self.model.dtype, tell, self._open_chain)
             self._drivers[key] = driver
-            self._tasks[key] = self._group.create_task(driver.run_forever())
+            self._tasks[key] = self._group.create_task(self._drive(driver))
         driver.last_used_s = time.monotonic()
         return driver
+
+    async def _drive(self, driver: SessionDriver) -> None:
+        """Run a driver; a mistake of ours ends its session, not the server."""
+        try:
+            await driver.run_forever()
+        except Exception:
+            logger.exception("a session failed and is closed")
+            self.table.close(driver.session.key.client, driver.session.key.session)
 
     def _tell(self, key: SessionKey, message: Message) -> None:
         holder = cast(Holder | None, self.table.holder(key))

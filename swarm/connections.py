@@ -166,7 +166,11 @@ class Connections:
         return Connection(stream, self._on_record)
 
     async def _serve(self, connection: Connection) -> None:
-        reason = await connection.serve()
+        try:
+            reason = await connection.serve()
+        except Exception:
+            logger.exception("what %s said could not be handled", connection.peer_id)
+            reason = "what it said could not be handled"
         logger.info("lost %s: %s", connection.peer_id, reason)
         if self._open.get(connection.peer_id) is connection:
             del self._open[connection.peer_id]
