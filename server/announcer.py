@@ -45,6 +45,11 @@ class Announcer:
         self._host: Host | None = None
         self._serving: Serving | None = None
 
+    @property
+    def span(self) -> Span:
+        """The blocks that are announced."""
+        return self._announced.span
+
     def record(self) -> ServerRecord:
         """What we would say now."""
         now = time.time()

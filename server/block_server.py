@@ -1,6 +1,7 @@
 """A block server's life: join, choose blocks, load, prove that it works, serve, drain."""
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import tempfile
@@ -19,7 +20,7 @@ from server.executor import Executor, Work
 from server.host import Host, HostedModel
 from server.kv_cache import KVPool
 from server.kv_spill import SpillStore
-from server.placement import plan_num_blocks, plan_span
+from server.placement import must_plan_again, plan_num_blocks, plan_span
 from server.probe import probe
 from server.resources import free_memory_bytes
 from server.serving import Serving, open_chain
@@ -28,6 +29,7 @@ from server.throughput import Setup, Throughput, measure_throughput, recall_thro
 from server.verify import verify_span
 from swarm.background import finish, running
 from swarm.checkpoint import Checkpoint, open_checkpoint
+from swarm.checkpoint.dtypes import resolve_dtype
 from swarm.dht import Dht, open_dht
 from swarm.errors import ConfigError
 from swarm.ready_file import write_ready_file
@@ -40,6 +42,7 @@ DEFAULT_KV_TOKENS = 16_384
 KV_SHARE = 4
 DRAIN_S = 10.0
 GOODBYE_S = 3.0
+SETTLE_S = 1.0
 CACHE_FOLDER = Path.home() / ".cache" / "murmur"
 UNKNOWN_THROUGHPUT = 100.0
 
@@ -81,14 +84,16 @@ async def serve(options: Options, say: Say) -> None:
             )
         )
         dht = await stack.enter_async_context(open_dht(transport, options.initial_peers))
-        span = options.blocks or await _place(dht, checkpoint, num_blocks)
+        dtype = resolve_dtype(checkpoint, options.dtype, device)
+        announced = Announced(
+            checkpoint.fingerprint, Span(0, 1), dtype, options.quantization, options.public_name
+        )
+        announcer = await _join(
+            transport, dht, announced, checkpoint.num_blocks, options.blocks or num_blocks
+        )
+        span = announcer.span
         say(f"hosting blocks {span} of {checkpoint.name}, which has {checkpoint.num_blocks}")
         model = await asyncio.to_thread(_load, checkpoint, span, options, device, say)
-        announcer = Announcer(
-            transport,
-            dht,
-            Announced(checkpoint.fingerprint, span, model.dtype, options.quantization, options.public_name),
-        )
         host = await stack.enter_async_context(_hosting(model, checkpoint, options, transport))
         serving = Serving(transport, host)
         await serving.start()
@@ -197,10 +202,27 @@ def _num_blocks(checkpoint: Checkpoint, options: Options, device: torch.device) 
     return fitting
 
 
-async def _place(dht: Dht, checkpoint: Checkpoint, num_blocks: int) -> Span:
-    """Where we relieve the swarm most."""
-    servers = await dht.find_servers(checkpoint.fingerprint)
-    return plan_span(servers, checkpoint.num_blocks, num_blocks, UNKNOWN_THROUGHPUT)
+async def _join(
+    transport: Transport, dht: Dht, announced: Announced, num_blocks: int, wanted: Span | int
+) -> Announcer:
+    """Choose a span (or take the one wanted) and announce that we are about to host it.
+
+    Of servers that join at the same moment and chose the same blocks, one gives way and chooses again.
+    """
+    servers = await dht.find_servers(announced.fingerprint)
+    span = wanted if isinstance(wanted, Span) else plan_span(servers, num_blocks, wanted, UNKNOWN_THROUGHPUT)
+    announcer = Announcer(transport, dht, dataclasses.replace(announced, span=span))
+    await announcer.announce_now()
+    if isinstance(wanted, Span) or not dht.num_peers:
+        return announcer
+    await asyncio.sleep(SETTLE_S)
+    servers = await dht.find_servers(announced.fingerprint)
+    if must_plan_again(announcer.record(), servers):
+        others = [server for server in servers if server.peer != transport.peer_id]
+        span = plan_span(others, num_blocks, wanted, UNKNOWN_THROUGHPUT)
+        announcer = Announcer(transport, dht, dataclasses.replace(announced, span=span))
+        await announcer.announce_now()
+    return announcer
 
 
 def _load(checkpoint: Checkpoint, span: Span, options: Options, device: torch.device, say: Say) -> SpanModel:

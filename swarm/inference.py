@@ -105,6 +105,7 @@ class InferenceSession:
         self._last_progress_s = time.monotonic()
         self._phase_since_s = time.monotonic()
         self._paused_since_s: float | None = None
+        self._praised_epoch = 0
 
     # --- what callers use ------------------------------------------------------------------------------
 
@@ -244,6 +245,10 @@ class InferenceSession:
         now = time.monotonic()
         self._last_progress_s = now
         self.counters.results_in += 1
+        if self._praised_epoch != self._machine.epoch:
+            self._praised_epoch = self._machine.epoch
+            for hop in self._machine.route:
+                self._network.health.succeeded(hop.peer_id)
         self.counters.direct_links += max(0, effect.links - 1)
         if self._paused_since_s is not None:
             pause_s, self._paused_since_s = now - self._paused_since_s, None

@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "storage": set(),
     "swarm": set(),
 }
-SHARED_HALF = {"wire", "transport", "dht", "checkpoint", "background", "config", "errors"}
+SHARED_HALF = {
+    "wire", "transport", "streams", "outgoing", "dht", "checkpoint", "background", "loop", "ready_file", "errors",
+}  # fmt: skip
 
 # Library -> the file or folder that alone imports it.
 HOMES = {

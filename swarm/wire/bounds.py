@@ -24,7 +24,7 @@ ErrorCode = Literal[
     "internal",
 ]
 
-Peer = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[1-9A-HJ-NP-Za-km-z]+$")]
+Peer = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[1-9A-HJ-NP-Za-km-z]+\Z")]
 Session = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Epoch = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Seq = Annotated[int, Meta(ge=0, le=2**48)]

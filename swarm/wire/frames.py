@@ -46,7 +46,7 @@ class Frame:
 def encode_frame(message: Message, tensors: Sequence[torch.Tensor] = ()) -> list[bytes | memoryview]:
     """Buffers to write, in order. Tensors on the CPU are not copied."""
     raw: list[bytes | memoryview] = [to_bytes(tensor) for tensor in tensors]
-    if tensors:
+    if tensors or message.tensors:
         message = msgspec.structs.replace(message, tensors=tuple(map(spec_of, tensors)))
     header = _encode(message)
     size = _BODY_HEAD.size + len(header) + sum(map(len, raw))
