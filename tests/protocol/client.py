@@ -53,6 +53,7 @@ class Talk:
     streams: dict[int, Stream] = field(default_factory=dict)
     num_operations: int = 0
     is_rollback_pending: bool = False
+    settled_epoch: int = 0
     truth: list[list[int]] = field(default_factory=lambda: [[] for _ in range(NUM_BLOCKS)])
 
 
@@ -105,10 +106,16 @@ class ClientSide(WorldLike):
         outbox.session = request.session
         self.streams.append(outbox)
 
-    def on_forgot(self, server: Server, session: HopSession, held: int) -> None:
-        """A bind cut a cache below the commit: was what it gave up right, and known to be right?"""
+    def on_forgot(self, server: Server, session: HopSession, held: int, epoch: int) -> None:
+        """A bind cut a cache below the commit: was what it gave up right, and known to be right?
+
+        A hop learns of a rollback with the next step. If that has not come, or came under an epoch that this
+        hop missed, it may know no boundary near the one where history went another way.
+        """
         talk = self._talk_of(session.key.session)
         if talk is None or talk.session.epoch != session.epoch or talk.is_rollback_pending:
+            return
+        if epoch < talk.settled_epoch:
             return
         truth = talk.truth[session.span.start]
         kv = server.rooms.kv[session.key][session.span.start][:held]
@@ -234,7 +241,8 @@ class ClientSide(WorldLike):
         if deliver.payload != right:
             self.outcome.diverged = f"step {deliver.number} at {position}: {deliver.payload} != {right}"
         self.counts["delivered"] += 1
-        talk.is_rollback_pending = False
+        if talk.is_rollback_pending:
+            talk.is_rollback_pending, talk.settled_epoch = False, talk.session.epoch
 
     def _to_client(self, stream: Stream) -> None:
         message, _ = stream.frames.popleft()

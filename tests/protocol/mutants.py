@@ -16,7 +16,6 @@ from server.session_table import SessionTable
 from server.sessions import HopSession
 from swarm.outbox import Outbox
 from swarm.replays import CLIENT, plan_replays
-from swarm.session import ClientSession
 from swarm.wire.tags import Boundaries
 from tests.protocol.simulator import run
 
@@ -75,10 +74,6 @@ def _no_seq_check(self: HopSession, step: Any, payload: Any, **options: Any) -> 
     return _ON_STEP(self, step, payload, **options)
 
 
-def _accepts_results_any_time(self: ClientSession, result: Any, payload: Any) -> Any:
-    return _ON_RESULT(self, msgspec.structs.replace(result, epoch=self.epoch), payload)
-
-
 def _fences_nobody(self: SessionTable, client: Any, bind: Any, connection: Any, now_s: float) -> Any:
     for key, session in self._sessions.items():
         if key.session == bind.session and bind.epoch < session.epoch:
@@ -90,7 +85,7 @@ def _replays_from_ids(holdings: Any, commit: int) -> Any:
     return [dataclasses.replace(replay, source=CLIENT) for replay in plan_replays(holdings, commit)]
 
 
-_ON_STEP, _EXECUTED, _ON_RESULT = HopSession.on_step, HopSession.executed, ClientSession.on_result
+_ON_STEP, _EXECUTED = HopSession.on_step, HopSession.executed
 _BIND = SessionTable.bind
 
 MUTANTS: dict[str, list[Patch]] = {
@@ -108,7 +103,6 @@ MUTANTS: dict[str, list[Patch]] = {
     "results are known by position": [(Outbox, "take", _takes_by_position)],
     "a fork needs no known tag": [(HopSession, "can_fork", _can_fork_anywhere)],
     "seq is not checked": [(HopSession, "on_step", _no_seq_check)],
-    "results of any epoch count": [(ClientSession, "on_result", _accepts_results_any_time)],
     "late binds of lower epochs are obeyed": [(SessionTable, "bind", _fences_nobody)],
 }
 

@@ -18,6 +18,7 @@ QUICKLY_CAUGHT = (
     "every replay comes from token ids",
     "results are known by position",
     "a fork needs no known tag",
+    "late binds of lower epochs are obeyed",
 )
 
 

@@ -164,12 +164,12 @@ class Server:
 
     def on_bind(self, bind: Bind, connection: object) -> None:
         before = self.table.get(SessionKey(CLIENT, SessionId(bind.session), bind.slot))
-        held = before.position if before else 0
+        held, epoch = (before.position, before.epoch) if before else (0, -1)
         session, effects = self.table.bind(CLIENT, bind, connection, self.world.now)
         if session is not before:
             self.ever.append(session)
         elif session.position < min(held, bind.commit):
-            self.world.on_forgot(self, session, held)
+            self.world.on_forgot(self, session, held, epoch)
         self.carry_out(session, effects)
         self.retry_held()
 
@@ -294,7 +294,7 @@ class WorldLike:
     refusals: float
     counts: Counter[str]
 
-    def on_forgot(self, server: Server, session: HopSession, held: int) -> None:
+    def on_forgot(self, server: Server, session: HopSession, held: int, epoch: int) -> None:
         raise NotImplementedError
 
     def chance(self, probability: float) -> bool:
