@@ -5,6 +5,7 @@ when no heartbeat comes, or when the server beats while its compute thread stand
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 MISSED_BEATS = 2
+TICKS_PER_BEAT = 4
 STILL_BEATS = 10
 CONNECT_S = 5.0
 RTT_WEIGHT = 0.3
@@ -113,15 +115,17 @@ class Connection:
         if self._last_progress[1] >= STILL_BEATS:
             raise PeerUnreachable(f"{self.peer_id} beats, but its computation stands still", self.peer_id)
 
+    def _ping(self, nonce: int) -> None:
+        self._pings[nonce] = time.monotonic()
+        self._pings.pop(nonce - 8, None)
+        self._stream.write_nowait(Ping(nonce=nonce))
+
     async def _watch_forever(self) -> None:
         """Measure the round trip, and lose patience after MISSED_BEATS heartbeats."""
-        nonce = 0
-        while True:
-            nonce += 1
-            self._pings[nonce] = time.monotonic()
-            self._pings.pop(nonce - 8, None)
-            self._stream.write_nowait(Ping(nonce=nonce))
-            await asyncio.sleep(HEARTBEAT_S)
+        for tick in itertools.count():
+            if tick % TICKS_PER_BEAT == 0:
+                self._ping(tick // TICKS_PER_BEAT + 1)
+            await asyncio.sleep(HEARTBEAT_S / TICKS_PER_BEAT)
             if time.monotonic() - self.last_beat_s > MISSED_BEATS * HEARTBEAT_S:
                 raise PeerUnreachable(f"{self.peer_id} has fallen silent", self.peer_id)
 

@@ -165,6 +165,8 @@ class InferenceSession:
     async def _run(self, num_tokens: int, rows: int, append: Callable[[int, int], list[int]]) -> torch.Tensor:
         if self._error is not None:
             raise self._error
+        if self._waiting:
+            raise LocalProtocolError("a session takes one step after the other; fork it to go two ways")
         before = self.position
         if self._max_positions is not None and before + num_tokens > self._max_positions:
             raise ContextTooLong(
