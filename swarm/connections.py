@@ -125,8 +125,12 @@ class Connection:
         for tick in itertools.count():
             if tick % TICKS_PER_BEAT == 0:
                 self._ping(tick // TICKS_PER_BEAT + 1)
+            before = time.monotonic()
             await asyncio.sleep(HEARTBEAT_S / TICKS_PER_BEAT)
-            if time.monotonic() - self.last_beat_s > MISSED_BEATS * HEARTBEAT_S:
+            now = time.monotonic()
+            if now - before > HEARTBEAT_S:
+                self.last_beat_s = now  # we were the ones who slept: what came meanwhile is not read yet
+            if now - self.last_beat_s > MISSED_BEATS * HEARTBEAT_S:
                 raise PeerUnreachable(f"{self.peer_id} has fallen silent", self.peer_id)
 
 
