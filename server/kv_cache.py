@@ -98,13 +98,17 @@ class KVPool:
             cache.used = position
 
     def fork(self, parent: SessionCache, position: int) -> SessionCache | None:
-        """Return a session that starts with the parent's `[0, position)`; None if pages are short.
+        """Return a session that starts with the parent's `[0, position)`; None if that cannot be now.
+
+        It cannot while pages are short or the parent is spilled.
 
         Whole pages are shared and never copied, unless the parent itself is a fork: then its own pages
         between its prefix and `position` are copied when the child first writes.
-        Raises ValueError if `position` is above what the parent has cached, or it is closed or spilled.
+        Raises ValueError if `position` is above what the parent has cached, or it is closed.
         """
         with self._lock:
+            if parent.is_away:
+                return None
             _check_usable(parent, position)
             self._pages.absorb(parent)
             child = SessionCache(parent.span, used=position)

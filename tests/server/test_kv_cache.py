@@ -225,6 +225,8 @@ def test_spilling_frees_the_pages_and_restoring_is_exact_to_the_bit(tmp_path: Pa
     assert store.used_bytes > 0
     assert list(tmp_path.iterdir()) == [], "the file has no name"
     assert not pool.spill(cache)
+    assert pool.fork(cache, 5) is None
+    assert not pool.reserve(cache, 60)
     with pytest.raises(ValueError, match="spilled"):
         pool.begin_write(cache, 50, 51)
     assert pool.restore(cache)
