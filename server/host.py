@@ -280,7 +280,7 @@ class Host:
             if self.table.get(key) is driver.session
             and driver.session.is_idle
             and driver.session.position
-            and self.rooms.cache(key).spilled is None
+            and not self.rooms.cache(key).is_away
         ]
         idle = [driver for driver in idle if self._is_ripe(driver, now)]
         return min(idle, key=self._when_missed, default=None)

@@ -38,7 +38,7 @@ class Rooms(KVRooms):
 
     def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Callable[[int], int] | None:
         source = self._caches[parent]
-        if source.spilled is not None:
+        if source.is_away:
             return None
         child = self.pool.fork(source, position)
         return None if child is None else self._keep(key, child)
@@ -63,7 +63,7 @@ class Rooms(KVRooms):
     async def wake(self, key: SessionKey) -> bool:
         """Bring a spilled cache back; False if there is no room for it now."""
         cache = self._caches[key]
-        if cache.spilled is None:
+        if not cache.is_away:
             return True
         is_back = await self.executor.call(lambda: self.pool.restore(cache))
         if not is_back:
@@ -89,7 +89,7 @@ class Rooms(KVRooms):
 
     def _grant(self, key: SessionKey, position: int) -> int:
         cache = self._caches[key]
-        if cache.spilled is not None:
+        if cache.is_away:
             return position if self.pool.free_tokens(len(cache.span)) >= position else 0
         if not self.pool.reserve(cache, position):
             self.is_short.set()
