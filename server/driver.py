@@ -120,11 +120,18 @@ class SessionDriver:
 
     async def _executed(self, job: Execute) -> torch.Tensor:
         key = self.session.key
-        if not await self._rooms.wake(key):
-            raise KVFull("all KV pages of this server are in use")
         hidden: torch.Tensor = job.payload.to(self._dtype)
-        work = Work(self._rooms.cache(key), self.session.span, job.position, hidden, key.client)
-        return await self._executor.run(work)
+        while True:
+            if not await self._rooms.wake(key):
+                raise KVFull("all KV pages of this server are in use")
+            cache = self._rooms.cache(key)
+            try:
+                return await self._executor.run(
+                    Work(cache, self.session.span, job.position, hidden, key.client)
+                )
+            except ValueError:
+                if not cache.is_away:  # else it was put aside in the moment before the step was taken
+                    raise
 
     async def _link(self, link: Link) -> None:
         if link.epoch != self.session.epoch:

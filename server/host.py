@@ -265,10 +265,11 @@ class Host:
             if victim is None:
                 await asyncio.sleep(TICK_S)
                 continue
-            key = victim.session.key
-            if not await self.rooms.put_aside(key) and self.table.get(key) is victim.session:
+            key, session = victim.session.key, victim.session
+            is_aside = await self.rooms.put_aside(key, lambda session=session: session.is_idle)  # type: ignore[misc]
+            if not is_aside and session.is_idle and self.table.get(key) is session:
                 logger.info("no place to spill: a session's cache is dropped and will be replayed")
-                victim.session.drop_cache()
+                session.drop_cache()
                 self.rooms.empty(key)
                 await self.rooms.bury()
 

@@ -6,7 +6,7 @@ be done from the event loop. Tensors are touched by the thread that runs the bat
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from server.kv_extents import Pair
 from server.kv_pages import PageCount, SessionCache
@@ -135,13 +135,14 @@ class KVPool:
         if spilled is not None:
             spilled.close()
 
-    def spill(self, cache: SessionCache) -> bool:
+    def spill(self, cache: SessionCache, is_idle: Callable[[], bool] = lambda: True) -> bool:
         """Write the session's own pages to disk and free them; False if that is not possible.
 
-        Shared pages stay where they are. Waits for the disk: compute thread only.
+        Nothing is done if the session is not idle any more: `is_idle` is asked under the lock that a step
+        takes before it writes. Shared pages stay where they are. Waits for the disk: compute thread only.
         """
         with self._lock:
-            if self._spill_to is None or cache.is_closed or cache.is_away:
+            if self._spill_to is None or cache.is_closed or cache.is_away or not is_idle():
                 return False
             self._pages.absorb(cache)
             cache.is_away = True

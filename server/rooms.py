@@ -70,10 +70,10 @@ class Rooms(KVRooms):
             self.is_short.set()
         return is_back
 
-    async def put_aside(self, key: SessionKey) -> bool:
-        """Spill an idle session's cache; False if there is no place for it on disk either."""
+    async def put_aside(self, key: SessionKey, is_idle: Callable[[], bool]) -> bool:
+        """Spill a session's cache if it is still idle; False if not, or if there is no place on disk."""
         cache = self._caches[key]
-        is_aside = await self.executor.call(lambda: self.pool.spill(cache))
+        is_aside = await self.executor.call(lambda: self.pool.spill(cache, is_idle))
         self.freed.set()
         return is_aside
 
