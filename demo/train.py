@@ -10,7 +10,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from demo.corpus.conversations import Conversations
+from demo.corpus.conversations import Conversation, Conversations
 from demo.corpus.intents import load_corpus
 from demo.heldout import load_heldout
 from demo.packing import NOT_LEARNT, Batch, Encoder, Sample, pack
@@ -34,9 +34,14 @@ NUM_THREADS = 2
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the bundled model is trained; every `long_every`-th step sees long conversations, not short."""
+    """How the bundled model is trained.
 
-    num_steps: int = 2000
+    The first `single_steps` steps see single questions, the cheapest way to learn which answer fits; then
+    come conversations of up to 4 turns, and in every `long_every`-th step long ones.
+    """
+
+    num_steps: int = 1200
+    single_steps: int = 800
     matrix_lr: float = 0.02
     other_lr: float = 4e-3
     weight_decay: float = 0.05
@@ -94,17 +99,22 @@ def _texts(conversations: Conversations, num_samples: int) -> Iterator[str]:
 def _batches(
     conversations: Conversations, encoder: Encoder, recipe: Recipe, rng: random.Random
 ) -> Iterator[Batch]:
-    short = _short_samples(conversations, encoder, rng)
+    single = _cut_short((conversations.draw(1) for _ in itertools.count()), encoder, rng)
+    short = _cut_short(conversations, encoder, rng)
     long = (encoder.encode(conversations.draw(rng.randint(5, 16))) for _ in itertools.count())
     for step in itertools.count(1):
-        if step % recipe.long_every:
+        if step <= recipe.single_steps:
+            yield pack(single, recipe.rows, recipe.row_tokens)
+        elif step % recipe.long_every:
             yield pack(short, recipe.rows, recipe.row_tokens)
         else:
             yield pack(long, recipe.long_rows, recipe.long_row_tokens)
 
 
-def _short_samples(conversations: Conversations, encoder: Encoder, rng: random.Random) -> Iterator[Sample]:
-    """Yield conversations; most of them break off early in the last answer.
+def _cut_short(
+    conversations: Iterable[Conversation], encoder: Encoder, rng: random.Random
+) -> Iterator[Sample]:
+    """Encode conversations; most of them break off early in the last answer.
 
     Which answer to give is decided in its first words and is the hard part; its rest is soon known by heart.
     """

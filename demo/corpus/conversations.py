@@ -9,7 +9,7 @@ from demo.corpus.intents import Corpus
 from demo.corpus.variation import vary
 
 _NUM_TURNS = (1, 2, 3, 4)
-_TURN_WEIGHTS = (76, 15, 6, 3)
+_TURN_WEIGHTS = (55, 24, 13, 8)
 # The world outside Murmur is larger than Murmur: as many questions as this many intents have.
 _UNKNOWN_WEIGHT = 16
 
@@ -47,7 +47,7 @@ class Conversations:
 
     def draw(self, num_turns: int) -> Conversation:
         """Return a conversation of `num_turns` turns."""
-        system = self._rng.choice(self._corpus.systems) if self._rng.random() < 0.45 else ""
+        system = self._rng.choice(self._corpus.systems) if self._rng.random() < 0.25 else ""
         turns: list[Turn] = []
         while len(turns) < num_turns:
             turn = self._draw_turn(turns)

@@ -106,7 +106,7 @@ def test_the_same_seed_draws_the_same_conversations(corpus: Corpus) -> None:
 
 def test_conversations_come_with_and_without_a_system_prompt_and_with_follow_ups(corpus: Corpus) -> None:
     drawn = list(itertools.islice(Conversations(corpus, random.Random(3), []), 2000))
-    assert 0.3 < sum(bool(conversation.system) for conversation in drawn) / len(drawn) < 0.6
+    assert 0.2 < sum(bool(conversation.system) for conversation in drawn) / len(drawn) < 0.3
     assert {len(conversation.turns) for conversation in drawn} == {1, 2, 3, 4}
     assert all(
         turn.answer == corpus.intents[turn.intent].answer
