@@ -243,6 +243,8 @@ class Host:
 
     async def adopt(self, driver: SessionDriver, epoch: int, pairs: list[Pair]) -> None:
         """Let a session go on from pages that were copied to it. Raises Refused if they do not fit."""
+        if not driver.session.can_adopt(epoch):
+            raise Refused("gap", "this session does not wait for pages now")
         cache = self.rooms.cache(driver.session.key)
         first = driver.session.span.start - self.model.span.start
         like = self.model.kv_layout[first : first + len(driver.session.span)]

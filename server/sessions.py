@@ -148,9 +148,13 @@ class HopSession:
         )
         return [Tell(ack)]
 
+    def can_adopt(self, epoch: int) -> bool:
+        """Tell whether copied pages may be put into the cache now: nothing else writes there."""
+        return epoch == self.epoch and self._owes_ready and self.is_idle and self._commit_tag is not None
+
     def adopt(self, epoch: int) -> list[Effect]:
         """The KV cache up to the commit was copied from the server that we replace: go on from there."""
-        if epoch != self.epoch or not self._owes_ready or not self.is_idle or self._commit_tag is None:
+        if not self.can_adopt(epoch) or self._commit_tag is None:
             return []
         self._done.push(self.commit, self._commit_tag)
         self._planned = self._done.copy()

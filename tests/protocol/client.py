@@ -17,6 +17,7 @@ from swarm.session_effects import (
     SendState,
     SendStep,
     TellHop,
+    TellPeer,
 )
 from swarm.wire.blocks import Hop, PeerId, Route, Span
 from swarm.wire.messages import BindAck, Credit, Hello, Message, Ready, SessionError, StepResult
@@ -139,7 +140,9 @@ class ClientSide(WorldLike):
     def _route(self, avoiding: frozenset[PeerId], present: Route) -> Route:
         """A random route; it prefers hops that are bound now, and those that come back from the dead."""
         avoided = frozenset() if self.chance(0.3) else avoiding
-        usable = [s for s in self._living() if s.peer not in avoided and not s.is_frozen]
+        usable = [
+            s for s in self._living() if s.peer not in avoided and not s.is_frozen and not s.table.is_draining
+        ]
         while not self._covers(usable):
             usable.append(self._add_server())
         hops: list[Hop] = []
@@ -182,6 +185,8 @@ class ClientSide(WorldLike):
         for effect in effects:
             if isinstance(effect, TellHop):
                 self._tell_hop(talk, session.route[effect.stage].peer_id, effect.message)
+            elif isinstance(effect, TellPeer):
+                self._tell_peer(talk, effect.peer_id, effect.message)
             elif isinstance(effect, OpenChain):
                 self._open_chain(talk, effect)
             elif isinstance(effect, SendStep | SendState):
@@ -196,6 +201,12 @@ class ClientSide(WorldLike):
                 self.later.append(("retry", (talk, session.epoch, effect.attempt)))
             elif isinstance(effect, Broken):
                 self.outcome.stuck = f"broken: {effect}"
+
+    def _tell_peer(self, talk: Talk, peer: PeerId, message: Message) -> None:
+        raise NotImplementedError
+
+    def _from_stranger(self, talk: Talk, peer: PeerId, message: Any) -> bool:
+        raise NotImplementedError
 
     def _send(self, talk: Talk, effect: SendStep | SendState) -> None:
         step = effect.step
@@ -247,7 +258,7 @@ class ClientSide(WorldLike):
     def _to_client(self, stream: Stream) -> None:
         message, _ = stream.frames.popleft()
         talk = self._talk_of(message.session)  # type: ignore[attr-defined]
-        if talk is None:
+        if talk is None or self._from_stranger(talk, stream.source, message):
             return
         session = talk.session
         if isinstance(message, BindAck):
@@ -282,6 +293,7 @@ class ClientSide(WorldLike):
 
     def _late_lost(self, what: tuple[Talk, PeerId]) -> None:
         talk, peer = what
+        self.carry_out(talk, talk.session.copy_failed(frozenset([peer])))
         self.carry_out(talk, talk.session.on_lost(frozenset([peer]), "lost"))
 
     def _late_route(self, what: tuple[Talk, NeedRoute, int]) -> None:

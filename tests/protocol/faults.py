@@ -3,7 +3,7 @@
 from typing import Any
 
 from swarm.session import Phase
-from tests.protocol.user import Users
+from tests.protocol.draining import Draining
 from tests.protocol.world import CLIENT, Server, Stream
 
 FAULTS = (
@@ -17,12 +17,14 @@ FAULTS = (
     "drop_cache",
     "drop_log",
     "reopen_control",
+    "drain",
+    "drain",
 )
 CHANCE = 0.03
 CHANCE_WHILE_IN_TROUBLE = 0.15
 
 
-class Faults(Users):
+class Faults(Draining):
     """Strikes servers that some session uses, most eagerly while a lost cache is being filled
     again or a step was refused."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from server.session_table import Refused
 from swarm.session import Phase
+from swarm.wire.blocks import PeerId
 from tests.protocol.client import Outcome, Talk
 from tests.protocol.faults import Faults
 from tests.protocol.world import CLIENT, Server, Stream
@@ -65,7 +66,7 @@ class Simulator(Faults):
             if server.running and not server.is_frozen and not server.is_dead:
                 choices.append((self._compute, server))
         for index, (kind, what) in enumerate(self.later):
-            if kind != "admit" or not self.servers[what.target].is_frozen:
+            if self._is_possible(kind, what):
                 choices.append((self._later, index))
         for talk in self.talks:
             if talk.num_operations and len(talk.session.outbox) < 4:
@@ -73,6 +74,14 @@ class Simulator(Faults):
             elif self._is_content(talk):
                 choices.append((self._close, talk))
         return choices
+
+    def _is_possible(self, kind: str, what: Any) -> bool:
+        """A frozen server admits nothing and takes no pages."""
+        if kind == "admit":
+            return not self.servers[what.target].is_frozen
+        if kind == "pages":
+            return not self.servers[PeerId(what[1].to.peer)].is_frozen
+        return True
 
     def _is_content(self, talk: Talk) -> bool:
         is_done = not talk.num_operations and not len(talk.session.outbox)
@@ -143,7 +152,12 @@ class Simulator(Faults):
         logged = sum(server.budget.used_bytes for server in self._living())
         if left or logged:
             self.outcome.stuck = f"{left} tokens and {logged} bytes of log were not given back"
-        if self.log_bytes > 1000 and not self.counts["drop_cache"] and not self.counts["drop_log"]:
+        if (
+            self.log_bytes > 1000
+            and not self.counts["drop_cache"]
+            and not self.counts["drop_log"]
+            and not self.counts["drain"]
+        ):
             self.counts["intact_replays"] += self.counts["log_replays"]
             if recomputed or self.counts["forgotten"]:
                 self.outcome.diverged = "a survivor recomputed tokens below the commit"

@@ -20,6 +20,7 @@ from swarm.wire.bounds import ErrorCode
 from swarm.wire.messages import (
     Bind,
     Close,
+    CopyPages,
     Credit,
     Hello,
     Message,
@@ -147,6 +148,8 @@ class Server:
                 self.carry_out(session := self.table.find(key, now), session.replay(message))
             elif isinstance(message, WantCredit):
                 self.on_want_credit(message)
+            elif isinstance(message, CopyPages):
+                self.world.copy_pages(self, message)
             elif isinstance(message, Close):
                 self.table.close(CLIENT, SessionId(message.session))
         except Refused as refusal:
@@ -295,6 +298,9 @@ class WorldLike:
     counts: Counter[str]
 
     def on_forgot(self, server: Server, session: HopSession, held: int, epoch: int) -> None:
+        raise NotImplementedError
+
+    def copy_pages(self, server: Server, order: CopyPages) -> None:
         raise NotImplementedError
 
     def chance(self, probability: float) -> bool:
