@@ -18,7 +18,6 @@ FAULTS = (
     "drop_log",
     "reopen_control",
     "drain",
-    "drain",
 )
 CHANCE = 0.03
 CHANCE_WHILE_IN_TROUBLE = 0.15

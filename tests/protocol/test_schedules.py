@@ -10,7 +10,6 @@ from tests.protocol.simulator import run
 DEFAULT_SCHEDULES = 4_000
 ALL_SCHEDULES = 60_000
 QUICKLY_CAUGHT = (
-    "longest_match compares lengths only",
     "longest_match finds nothing",
     "a hop ignores the epoch of steps",
     "stale computations count",
