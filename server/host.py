@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -17,6 +18,8 @@ from server.replay_log import LogBudget
 from server.rooms import Rooms
 from server.session_effects import SessionKey
 from server.session_table import Limits, Refused, SessionTable
+from server.sessions import HopSession
+from server.victims import Candidate, choose_victim
 from swarm.wire.blocks import PeerId, SessionId, Span
 from swarm.wire.messages import (
     Bind,
@@ -35,7 +38,6 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.25
 HELD_HELLO_S = 2.0
 MAX_GRANT_S = 10.0
-IDLE_BEFORE_SPILL_S = 1.0
 MAX_HEARTBEAT_SESSIONS = 4096
 
 
@@ -258,43 +260,34 @@ class Host:
     # --- memory ------------------------------------------------------------------------------------------
 
     async def _make_room_forever(self) -> None:
-        """When pages are short, put the session aside that nobody has used for longest."""
+        """When pages are short, put the session aside that can best be done without."""
         while True:
             await self.rooms.is_short.wait()
             self.rooms.is_short.clear()
             await self.rooms.bury()
-            victim = self._idlest()
-            if victim is None:
+            key = choose_victim(self._candidates(), self.rooms.pool.capacity_pages)
+            if key is None:
                 await asyncio.sleep(TICK_S)
-                continue
-            key, session = victim.session.key, victim.session
-            is_aside = await self.rooms.put_aside(key, lambda session=session: session.is_idle)  # type: ignore[misc]
-            if not is_aside and session.is_idle and self.table.get(key) is session:
-                logger.info("no place to spill: a session's cache is dropped and will be replayed")
-                session.drop_cache()
-                self.rooms.empty(key)
-                await self.rooms.bury()
+            else:
+                await self._put_aside(key, self._drivers[key].session)
 
-    def _idlest(self) -> SessionDriver | None:
+    async def _put_aside(self, key: SessionKey, session: HopSession) -> None:
+        is_aside = await self.rooms.put_aside(key, lambda: session.is_idle)
+        if not is_aside and session.is_idle and self.table.get(key) is session:
+            logger.info("no place to spill: a session's cache is dropped and will be replayed")
+            session.drop_cache()
+            self.rooms.empty(key)
+            await self.rooms.bury()
+
+    def _candidates(self) -> Iterator[Candidate]:
         now = time.monotonic()
-        idle = [
-            driver
-            for key, driver in self._drivers.items()
-            if self.table.get(key) is driver.session
-            and driver.session.is_idle
-            and driver.session.position
-            and not self.rooms.cache(key).is_away
-        ]
-        idle = [driver for driver in idle if self._is_ripe(driver, now)]
-        return min(idle, key=self._when_missed, default=None)
-
-    def _when_missed(self, driver: SessionDriver) -> tuple[bool, float]:
-        """Detached sessions first, then those that nobody has used for longest."""
-        return self.table.holder(driver.session.key) is not None, driver.last_used_s
-
-    def _is_ripe(self, driver: SessionDriver, now: float) -> bool:
-        is_detached = self.table.holder(driver.session.key) is None
-        return is_detached or now - driver.last_used_s > IDLE_BEFORE_SPILL_S
+        for key, driver in self._drivers.items():
+            session = driver.session
+            if self.table.get(key) is not session or not session.position or self.rooms.cache(key).is_away:
+                continue
+            is_detached = self.table.holder(key) is None
+            pages = self.rooms.cache(key).own_pages
+            yield Candidate(key, pages, now - driver.last_used_s, is_detached, session.is_idle)
 
 
 async def _wait_until(condition: asyncio.Condition, seconds: float) -> None:

@@ -45,6 +45,7 @@ PURE_MODULES = (
     "server/placement.py",
     "server/replay_log.py",
     "server/scheduler.py",
+    "server/victims.py",
     "server/sessions.py",
     "bot/conversation.py",
     "bot/pacing.py",
