@@ -16,8 +16,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from swarm.checkpoint import Checkpoint
 from swarm.checkpoint.conversion import Conversion, assign
+from swarm.checkpoint.digests import Progress
 from swarm.checkpoint.dtypes import resolve_dtype
-from swarm.checkpoint.files import Progress
 from swarm.checkpoint.skeleton import (
     MALFORMED,
     PassThrough,

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.checkpoint.files import HubFiles, LocalFiles, ModelFiles, Progress
+from swarm.checkpoint.digests import Progress
+from swarm.checkpoint.files import HubFiles, LocalFiles, ModelFiles
 from swarm.checkpoint.headers import DTYPES, Header, TensorEntry, parse_table, read_header, read_tensor
 from swarm.errors import ConfigError
 
@@ -26,6 +27,23 @@ INDEX_FILE = "model.safetensors.index.json"
 MAX_BLOCKS = 1024
 MAX_HIDDEN_SIZE = 1 << 17
 MAX_JSON_BYTES = 64 << 20
+UNRELATED = frozenset(
+    (
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_commit_hash",
+        "_name_or_path",
+        "dtype",
+        "output_attentions",
+        "output_hidden_states",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    )
+)
+"""Keys of config.json that change when it is saved again, and not what the model computes: the dtype of
+weights is in their files, and the one that a server computes in is in its record. All others count, unknown
+ones too: two models taken for one are worse than one model taken for two."""
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
@@ -62,12 +80,18 @@ class Checkpoint:
         self._shard_of: dict[str, str] = {}
         self._raw_config = self._read_config()
         self._shard_of = self._find_shards()
+        self._fingerprint: str | None = None
         self.bytes_read = 0
 
     @property
     def name(self) -> str:
         """What a person would call it: the directory or the Hub id."""
         return self._files.name
+
+    @property
+    def title(self) -> str:
+        """What others may read: the Hub id, or the directory without the folders above it."""
+        return self._files.title
 
     @cached_property
     def config(self) -> "PretrainedConfig":
@@ -90,23 +114,24 @@ class Checkpoint:
         positions = getattr(self.config, "max_position_embeddings", None)
         return positions if isinstance(positions, int) and positions > 0 else None
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that agree on every machine that has the same model.
+        """As `find_fingerprint`; reads all weights of a directory if nobody has asked before."""
+        return self.find_fingerprint()
 
-        Covers the whole config and the table of tensors: the index if there are several files (so that a
-        machine that holds only some of them agrees), else the header. Weights are not read.
+    def find_fingerprint(self, progress: Progress | None = None) -> str:
+        """Return 32 hexadecimal digits that agree on every machine that has the same model.
+
+        They cover every byte of every weight file, which file holds which tensor, and the config but for
+        UNRELATED keys. Files on the Hub are not fetched for it; those of a directory are read, once.
         """
-        digest = hashlib.sha256(b"murmur-model-1")
-        digest.update(_canonical(self._raw_config))
-        if set(self._shard_of.values()) == {SINGLE_FILE}:
-            tensors = self._tensors(SINGLE_FILE)
-            digest.update(
-                _canonical({name: [e.dtype, e.shape, e.start, e.end] for name, e in tensors.items()})
-            )
-        else:
-            digest.update(_canonical(self._shard_of))
-        return digest.hexdigest()[:32]
+        if self._fingerprint is None:
+            config = {key: value for key, value in self._raw_config.items() if key not in UNRELATED}
+            shards = sorted(set(self._shard_of.values()))
+            digests = {shard: self._files.digest(shard, progress) for shard in shards}
+            covered = _canonical({"config": config, "digests": digests, "tensors": self._shard_of})
+            self._fingerprint = hashlib.sha256(b"murmur-model-2" + covered).hexdigest()[:32]
+        return self._fingerprint
 
     def tensor_names(self) -> tuple[str, ...]:
         return tuple(self._shard_of)

@@ -7,23 +7,32 @@ import errno
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from swarm.checkpoint.digests import (
+    DigestMemory,
+    Progress,
+    is_digest,
+    load_digests,
+    read_checksums,
+    save_digests,
+)
 from swarm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on ("loading", or "downloading" and a file), bytes done, bytes in total."""
+CHECKSUMS = "SHA256SUMS"
 
 
 class ModelFiles(Protocol):
     """A checkpoint's files, by name. Raises ConfigError if they cannot be had."""
 
     name: str
+    title: str
+    """What a stranger may read: the name without the folders above it."""
 
     def find(self, filename: str, progress: Progress | None = None) -> Path | None:
         """Return where `filename` lies, fetched if need be; None if the model has no such file."""
@@ -34,6 +43,9 @@ class ModelFiles(Protocol):
     def peek(self, filename: str) -> dict[str, Any] | None:
         """Return the table of a safetensors file that is elsewhere; None if the file is here."""
 
+    def digest(self, filename: str, progress: Progress | None = None) -> str:
+        """Return the SHA-256 of a weight file in hexadecimal digits; on the Hub without fetching the file."""
+
     def names(self) -> tuple[str, ...]:
         """List what there is; empty if nobody can tell."""
 
@@ -41,9 +53,11 @@ class ModelFiles(Protocol):
 class LocalFiles:
     """Files of a directory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, memory: DigestMemory | None = None) -> None:
         self.name = str(folder)
+        self.title = folder.absolute().name
         self._folder = folder
+        self._memory = memory or DigestMemory()
 
     def find(self, filename: str, progress: Progress | None = None) -> Path | None:
         del progress  # nothing to fetch
@@ -56,6 +70,19 @@ class LocalFiles:
     def peek(self, filename: str) -> dict[str, Any] | None:
         del filename
         return None
+
+    def digest(self, filename: str, progress: Progress | None = None) -> str:
+        """Of a file that is not here, SHA256SUMS may tell: a server needs only the files of its blocks."""
+        path = self.find(filename)
+        if path is not None:
+            return self._memory.find_digest(path, progress)
+        digest = read_checksums(self._folder / CHECKSUMS).get(filename)
+        if digest is None:
+            raise ConfigError(
+                f"{self.name} lacks {filename}, which its index names; get that file again, or run"
+                f" `sha256sum *.safetensors > {CHECKSUMS}` where all files are and copy {CHECKSUMS} here"
+            )
+        return digest
 
     def names(self) -> tuple[str, ...]:
         try:
@@ -84,10 +111,11 @@ class HubFiles:
     ) -> None:
         from huggingface_hub import HfApi, constants
 
-        self.name = repository
+        self.name = self.title = repository
         self._revision = revision
         self._commit: str | None = None
         self._cache_dir = cache_dir
+        self._digests_dir = Path(cache_dir or constants.HF_HUB_CACHE).with_name("murmur-digests")
         self._is_offline = offline or constants.HF_HUB_OFFLINE
         self._api = HfApi(endpoint=endpoint)
 
@@ -122,6 +150,29 @@ class HubFiles:
             name: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": tensor.data_offsets}
             for name, tensor in found.tensors.items()
         }
+
+    def digest(self, filename: str, progress: Progress | None = None) -> str:
+        _, cached = self._find_cached(filename)
+        if cached is not None and is_digest(cached.resolve().name):  # so the Hub's cache names its files
+            return cached.resolve().name
+        if cached is None and (named := self._named_digests().get(filename)):
+            return named
+        path = cached or self.find(filename, progress)
+        if path is None:
+            raise ConfigError(f"{self.name} lacks {filename}, which its index names; choose another revision")
+        return DigestMemory().find_digest(path, progress)
+
+    def _named_digests(self) -> dict[str, str]:
+        """Digests of the pinned commit's large files, from the Hub; kept for times without a network."""
+        memory = self._digests_dir / f"{self._commit}.json"
+        known = load_digests(memory)
+        if known or self._is_offline:
+            return known
+        with _translated(self.name):
+            found = self._api.model_info(self.name, revision=self._commit, files_metadata=True)
+        named = {file.rfilename: file.lfs.sha256 for file in found.siblings or () if file.lfs is not None}
+        save_digests(memory, named)
+        return {name: digest for name, digest in named.items() if is_digest(digest)}
 
     def names(self) -> tuple[str, ...]:
         if self._is_offline:

@@ -45,13 +45,12 @@ def test_only_the_spans_own_tensors_are_read_and_kept(tmp_path: Path) -> None:
 def test_files_that_hold_none_of_the_span_need_not_be_there(tmp_path: Path) -> None:
     save_random_model(tmp_path, max_shard_size="20KB")
     whole = open_checkpoint(str(tmp_path))
-    fingerprint, needed = whole.fingerprint, set(whole.block_tensor_names(2))
+    needed = set(whole.block_tensor_names(2))
     weight_map = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
     for shard in set(weight_map.values()) - {weight_map[name] for name in needed}:
         (tmp_path / shard).unlink()
     part = open_checkpoint(str(tmp_path))
     load_span(part, Span(2, 3))
-    assert part.fingerprint == fingerprint
     with pytest.raises(ConfigError, match=r"lacks model-.*get that file again"):
         load_span(part, Span(0, NUM_BLOCKS))
 

@@ -85,10 +85,25 @@ class _Handler(BaseHTTPRequestHandler):
         names = [
             {"type": "file", "path": p.name, "size": 1, "oid": "0"} for p in self.the_hub.folder.iterdir()
         ]
+        is_json = {"Content-Type": "application/json"}
         if f"/api/models/{REPOSITORY}/tree/" in self.path:
-            self._finish(200, json.dumps(names).encode(), {"Content-Type": "application/json"})
+            self._finish(200, json.dumps(names).encode(), is_json)
+        elif self.path.lower() == f"/api/models/{REPOSITORY}/revision/{COMMIT}?blobs=true":
+            self.the_hub.requests.append((self.command, "digests", ""))
+            self._finish(200, json.dumps(self._described()).encode(), is_json)
         else:
             self._fail(404, "RepoNotFound")
+
+    def _described(self) -> dict[str, object]:
+        """What the Hub tells of a repository: large files by their SHA-256, small ones by less."""
+        files: list[dict[str, object]] = []
+        for path in self.the_hub.folder.iterdir():
+            file: dict[str, object] = {"rfilename": path.name, "size": path.stat().st_size, "blobId": "0"}
+            if path.suffix == ".safetensors":
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                file["lfs"] = {"sha256": digest, "size": path.stat().st_size, "pointerSize": 1}
+            files.append(file)
+        return {"id": REPOSITORY, "sha": COMMIT, "siblings": files}
 
     def _send(self, name: str, content: bytes) -> None:
         hub = self.the_hub

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from swarm.checkpoint import Checkpoint, open_checkpoint
-from swarm.checkpoint.checkpoint import INDEX_FILE
+from swarm.checkpoint.checkpoint import INDEX_FILE, SINGLE_FILE
 from swarm.checkpoint.files import HubFiles, _translated
 from swarm.errors import ConfigError
 from tests.swarm.checkpoints import (
@@ -39,7 +39,7 @@ def open_from(hub: FakeHub, **arguments: Any) -> Checkpoint:
 def test_opening_a_model_on_the_hub_fetches_no_weights(hub: FakeHub) -> None:
     checkpoint = open_from(hub)
     assert checkpoint.fingerprint == open_checkpoint(str(hub.folder)).fingerprint
-    assert hub.fetched() == {"config.json", INDEX_FILE}
+    assert hub.fetched() == {"config.json", INDEX_FILE, "digests"}
 
 
 def test_a_model_in_one_file_has_the_same_fingerprint_before_it_is_fetched(tmp_path: Path) -> None:
@@ -48,9 +48,9 @@ def test_a_model_in_one_file_has_the_same_fingerprint_before_it_is_fetched(tmp_p
     with open_hub(folder) as hub:
         remote = open_from(hub)
         assert remote.fingerprint == open_checkpoint(str(folder)).fingerprint
-        assert all(wanted for _, name, wanted in hub.requests if name == "model.safetensors" and _ == "GET")
+        assert all(part for method, name, part in hub.requests if (method, name) == ("GET", SINGLE_FILE))
         name = remote.tensor_names()[0]
-        expected = load_file(folder / "model.safetensors")[name]
+        expected = load_file(folder / SINGLE_FILE)[name]
         assert torch.equal(remote.read([name])[name], expected)
         assert open_from(hub, offline=True).fingerprint == remote.fingerprint
 
@@ -92,14 +92,43 @@ def test_a_file_that_does_not_have_the_hubs_digest_is_deleted(hub: FakeHub) -> N
 def test_a_warm_cache_needs_no_network(hub: FakeHub) -> None:
     names = (warm := open_from(hub)).block_tensor_names(0)
     warm.read(names)
+    fingerprint = warm.fingerprint
     hub.requests.clear()
     cold = open_from(hub, offline=True)
-    assert cold.fingerprint == warm.fingerprint
+    assert cold.fingerprint == fingerprint
     assert cold.read(names)
     assert cold.find_file("tokenizer.json") is None
     assert hub.requests == []
     with pytest.raises(ConfigError, match=r"lacks model-.*get that file again"):
         cold.read(warm.block_tensor_names(3))
+
+
+def test_a_full_cache_that_another_program_filled_is_fingerprinted_without_network(hub: FakeHub) -> None:
+    (warm := open_from(hub)).read(warm.tensor_names())
+    hub.requests.clear()
+    assert open_from(hub, offline=True).fingerprint == open_checkpoint(str(hub.folder)).fingerprint
+    assert hub.requests == []
+
+
+def test_an_offline_start_without_any_digest_says_which_file_is_lacking(hub: FakeHub) -> None:
+    open_from(hub)
+    with pytest.raises(ConfigError, match=r"lacks model-00001-of-00008\.safetensors"):
+        _ = open_from(hub, offline=True).fingerprint
+
+
+def test_a_damaged_memory_of_the_hubs_digests_is_asked_for_again(hub: FakeHub) -> None:
+    fingerprint = open_from(hub).fingerprint
+    (memory,) = hub.folder.parent.glob("murmur-digests/*.json")
+    memory.write_text('{"model-00001-of-00008.safetensors": "../../etc/passwd"')
+    hub.requests.clear()
+    assert open_from(hub).fingerprint == fingerprint
+    assert "digests" in hub.fetched()
+
+
+def test_a_snapshot_in_the_cache_has_the_fingerprint_of_its_model(hub: FakeHub) -> None:
+    (warm := open_from(hub)).read(warm.tensor_names())
+    (snapshot,) = (hub.folder.parent / "cache").glob(f"*/snapshots/{COMMIT}")
+    assert open_checkpoint(str(snapshot)).fingerprint == warm.fingerprint
 
 
 def test_a_warm_cache_is_used_when_the_network_has_gone(tmp_path: Path) -> None:
