@@ -19,6 +19,7 @@ from server.rooms import Rooms
 from server.session_effects import SessionKey
 from server.session_table import Limits, Refused, SessionTable
 from server.sessions import HopSession
+from server.tensor_payloads import TensorOperations
 from server.victims import Candidate, choose_victim
 from swarm.wire.blocks import PeerId, SessionId, Span
 from swarm.wire.messages import (
@@ -39,16 +40,6 @@ TICK_S = 0.25
 HELD_HELLO_S = 2.0
 MAX_GRANT_S = 10.0
 MAX_HEARTBEAT_SESSIONS = 4096
-
-
-class TensorOperations:
-    """Payloads of the replay logs are tensors `[tokens, hidden]`."""
-
-    def num_bytes(self, payload: torch.Tensor) -> int:
-        return payload.numel() * payload.element_size()
-
-    def join(self, payloads: list[torch.Tensor]) -> torch.Tensor:
-        return payloads[0] if len(payloads) == 1 else torch.cat(payloads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Whose KV cache to put aside when memory is short (pure).
 
-Detached sessions go first, then those that nobody has used for longest. A session in use a moment ago is spared,
-unless its client holds more than a fair share of the pages: one client can slow only itself.
+Detached sessions go first, then those that nobody has used for longest. A session in use a moment ago is
+spared, unless its client holds more than a fair share of the pages: one client can slow only itself.
 """
 
 from collections import Counter
