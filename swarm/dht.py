@@ -73,7 +73,10 @@ class Dht:
         return bool(stored)
 
     async def find_servers(self, fingerprint: str) -> tuple[ServerRecord, ...]:
-        """Verified records of the servers of one model, by peer id; without those that said goodbye."""
+        """Verified records of the servers of one model, by peer id.
+
+        Goodbyes (`offline`) are among them: whoever holds an older record has to learn that it no longer holds.
+        """
         records = []
         for peer, raw in (await self._find(_servers_key(fingerprint))).items():
             try:
@@ -81,7 +84,7 @@ class Dht:
             except BadRecord as error:
                 logger.debug("dropped a record of %s: %s", peer, error)
                 continue
-            if record.state != "offline" and record.fingerprint == fingerprint:
+            if record.fingerprint == fingerprint:
                 records.append(record)
         return tuple(sorted(records, key=lambda record: record.peer))
 

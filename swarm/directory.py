@@ -19,7 +19,8 @@ FindServers = Callable[[str], Awaitable[Collection[ServerRecord]]]
 class ServerDirectory:
     """The newest record of every server of `fingerprint`, as far as we know.
 
-    `find_servers` is that of the DHT. Listeners are called after each change, in the loop.
+    `find_servers` is that of the DHT, goodbyes included: a record that merely fails to turn up in one answer
+    still holds. Listeners are called after each change, in the loop.
     """
 
     def __init__(

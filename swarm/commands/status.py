@@ -91,14 +91,14 @@ def _opened(model: str) -> Checkpoint:
 async def _look_up(dht: Dht, checkpoint: Checkpoint) -> Report:
     try:
         async with asyncio.timeout(LOOK_UP_S):
-            servers = await dht.find_servers(checkpoint.fingerprint)
+            records = await dht.find_servers(checkpoint.fingerprint)
     except TimeoutError as error:
         raise SwarmTimeout(f"the swarm did not say within {LOOK_UP_S:.0f} s who serves; try again") from error
     return Report(
         model=checkpoint.name,
         fingerprint=checkpoint.fingerprint,
         num_blocks=checkpoint.num_blocks,
-        servers=servers,
+        servers=tuple(record for record in records if record.state != "offline"),
         now=time.time(),
         num_peers=dht.num_peers,
     )

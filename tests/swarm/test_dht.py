@@ -24,6 +24,7 @@ from swarm.dht import (
     announce_forever,
     open_dht,
 )
+from swarm.directory import ServerDirectory
 from swarm.errors import ConfigError
 from swarm.identity import Identity, temporary_identity
 from swarm.transport import Transport, open_transport
@@ -62,7 +63,21 @@ async def test_an_announced_server_is_found_everywhere_until_its_goodbye() -> No
         goodbye = sealed(server.identity, sequence=2, state="offline", expires_at=time.time() + 31)
         assert await server_dht.announce(goodbye)
         for dht in (bootstrap, server_dht, client_dht):
-            assert await dht.find_servers(FINGERPRINT) == ()
+            (record,) = await dht.find_servers(FINGERPRINT)
+            assert (record.peer, record.state) == (server.peer_id, "offline")
+
+
+async def test_a_directory_that_only_polls_forgets_a_server_at_the_poll_after_its_goodbye() -> None:
+    async with three() as (_, server, server_dht, client_dht):
+        directory = ServerDirectory(FINGERPRINT, client_dht.find_servers)
+        await server_dht.announce(sealed(server.identity))
+        await directory.refresh()
+        assert directory.find(server.peer_id) is not None
+        await server_dht.announce(
+            sealed(server.identity, sequence=2, state="offline", expires_at=time.time() + 31)
+        )
+        await directory.refresh()
+        assert directory.servers == ()
 
 
 async def test_a_record_that_expired_is_not_found() -> None:
