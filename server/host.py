@@ -79,8 +79,6 @@ class Host:
         self._bound = asyncio.Condition()
         self._group: asyncio.TaskGroup | None = None
 
-    # --- life --------------------------------------------------------------------------------------
-
     async def run_forever(self) -> None:
         """Drive sessions, end leases, make room. Ends with its caller."""
         async with asyncio.TaskGroup() as group:
