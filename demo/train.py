@@ -40,8 +40,8 @@ class Recipe:
     come conversations of up to 4 turns, and in every `long_every`-th step long ones.
     """
 
-    num_steps: int = 1200
-    single_steps: int = 800
+    num_steps: int = 2200
+    single_steps: int = 1200
     matrix_lr: float = 0.02
     other_lr: float = 4e-3
     weight_decay: float = 0.05
