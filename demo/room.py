@@ -34,6 +34,7 @@ class Room:
         self._messages: list[Message] = []
         self._previous: Generation | None = None
         self._params = SamplingParams(temperature=0.0, max_new_tokens=200)
+        self._is_looking = False
         self._answer: asyncio.Task[MurmurError | None] | None = None
 
     async def run(self) -> None:
@@ -131,11 +132,13 @@ class Room:
         self._swarm.kill(victim)
 
     def _note(self, notice: Notice) -> None:
-        if notice.kind == "lost":
+        if notice.kind == "lost" and not self._is_looking:
+            self._is_looking = True
             names = ", ".join(self._swarm.name_of(peer) for peer in notice.peers)
             sys.stderr.write("\n")
             self.say(f"lost {names}: looking for another way")
-        else:
+        elif notice.kind == "recovered":
+            self._is_looking = False
             self.say(f"the answer goes on after {notice.pause_s:.1f} s, as if nothing had happened")
 
     def _sum_up(self, session: InferenceSession, generation: Generation) -> None:
