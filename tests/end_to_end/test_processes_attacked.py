@@ -1,0 +1,376 @@
+"""Strangers break the rules of a server's streams while somebody's answer is being written.
+
+Each attack ends in a structured error; the answers stay exact; the server lives on, and takes no more memory
+and no more pages than before.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from swarm.checkpoint import open_checkpoint
+from swarm.client import SwarmModel
+from swarm.errors import PeerUnreachable
+from swarm.streams import MAX_STREAMS_PER_PEER
+from swarm.wire.messages import (
+    BindAck,
+    Close,
+    Detach,
+    ForkOf,
+    Forward,
+    Message,
+    NextHop,
+    Ping,
+    Reorder,
+    SessionError,
+    StartReplay,
+    StepResult,
+    WantCredit,
+)
+from swarm.wire.protocols import CHAIN, CONTROL
+from tests.end_to_end.attacker import (
+    ANSWER_S,
+    Attacker,
+    Control,
+    hidden,
+    open_attacker,
+    refusal_on,
+    step,
+)
+from tests.end_to_end.conversations import answer, expected_ids, open_client
+from tests.end_to_end.processes import Forge, ProcessSwarm, Service, open_process_swarm
+
+NUM_TOKENS = 40
+MAX_GROWTH_BYTES = 16 << 20
+MAX_P2PD_GROWTH_BYTES = 64 << 20
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass
+class Target:
+    """A server that hosts the whole model, and how to join its swarm."""
+
+    swarm: ProcessSwarm
+    server: Service
+    model: Path
+    fingerprint: str
+
+
+@pytest.fixture(scope="module")
+def target(forge: Forge, talking_model: Path) -> Iterator[Target]:
+    with open_process_swarm(forge, talking_model) as swarm:
+        (server,) = swarm.start("0:6")
+        yield Target(swarm, server, talking_model, open_checkpoint(str(talking_model)).fingerprint)
+
+
+@asynccontextmanager
+async def talking(model: SwarmModel, path: Path) -> AsyncIterator[None]:
+    """Answers are written, one after the other, for the length of the block: all of them exact."""
+    is_over, num_answers = asyncio.Event(), 0
+
+    async def talk() -> None:
+        nonlocal num_answers
+        while not is_over.is_set() or not num_answers:
+            async with model.session() as session:
+                assert await answer(model, session, NUM_TOKENS) == expected_ids(path, NUM_TOKENS)
+            num_answers += 1
+
+    expected_ids(path, NUM_TOKENS)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(talk())
+        yield
+        is_over.set()
+
+
+@asynccontextmanager
+async def attack(target: Target) -> AsyncIterator[Attacker]:
+    """A stranger, while somebody talks; afterwards the server must be as it was before."""
+    server = target.server
+    async with (
+        open_client(target.swarm.initial_peers, target.model) as model,
+        open_attacker(server.peer_id, server.addresses, target.fingerprint) as witness,
+    ):
+        control = await witness.control()
+        async with model.session() as session:
+            await answer(model, session, 2)
+        free = await free_tokens(control)
+        before, p2pd_before = server.rss_bytes, server.p2pd_rss_bytes
+        async with (
+            talking(model, target.model),
+            open_attacker(server.peer_id, server.addresses, target.fingerprint) as attacker,
+        ):
+            yield attacker
+        assert server.exit_code is None
+        assert await free_tokens(control, free) == free
+        assert server.rss_bytes - before < MAX_GROWTH_BYTES
+        assert server.p2pd_rss_bytes - p2pd_before < MAX_P2PD_GROWTH_BYTES
+    assert "Traceback" not in server.log, server.log
+
+
+async def free_tokens(control: Control, wanted: int = 0) -> int:
+    """Free KV tokens, once there are `wanted`, or after a while."""
+    free = 0
+    for _ in range(40):
+        free = (await control.vitals()).free_tokens
+        if wanted and free >= wanted:
+            break
+        await asyncio.sleep(0.1)
+    return free
+
+
+# --- bytes ----------------------------------------------------------------------------------------
+
+
+def frame(header: Any, body: bytes = b"", version: int = 1) -> bytes:
+    """A frame around any header."""
+    raw = header if isinstance(header, bytes) else msgspec.msgpack.encode(header)
+    return struct.pack(">IBI", 5 + len(raw) + len(body), version, len(raw)) + raw + body
+
+
+def as_header(message: Message, **changes: Any) -> dict[str, Any]:
+    """A message as its header says it."""
+    header: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
+    return header | changes
+
+
+def bad_bytes(protocol: str) -> dict[str, tuple[bytes, str]]:
+    """By what is wrong with them: bytes, and what the server says; "" where it waits for more."""
+    header = as_header(Ping(nonce=1) if protocol == CONTROL else step(1))
+    return {
+        "a length of 4 GiB": (b"\xff\xff\xff\xff", "bad_message"),
+        "a length of nothing": (bytes(4), "bad_message"),
+        "a header longer than its frame": (struct.pack(">IBI", 5, 1, 2**31), "bad_message"),
+        "another version": (frame(header, version=9), "unsupported"),
+        "an unknown kind": (frame({"kind": "teleport"}), "unsupported"),
+        "a kind of the other direction": (frame({"kind": "bind_ack"}), "unsupported"),
+        "no kind": (frame({}), "bad_message"),
+        "noise": (frame(b"\xc1" + secrets.token_bytes(200)), "bad_message"),
+        "a deep header": (frame(b"\x91" * 50_000), "bad_message"),
+        "bytes that no header explains": (frame(header, bytes(99)), "bad_message"),
+        "a tensor of 2^50 elements": (
+            frame(header | {"tensors": [["float32", [2**30, 2**20], "raw"]]}, bytes(256)),
+            "bad_message",
+        ),
+        "an empty tensor out of all bounds": (
+            frame(header | {"tensors": [["float32", [2**31, 2**31, 0, 16], "raw"]]}),
+            "bad_message",
+        ),
+        "a length in eight bytes": (struct.pack(">Q", 2**50), ""),
+        "half a frame": (frame(header | {"tensors": [["float32", [1, 64], "raw"]]}, bytes(256))[:100], ""),
+        "half a prefix": (b"\x00\x00", ""),
+    }
+
+
+@pytest.mark.parametrize("protocol", [CONTROL, CHAIN])
+async def test_bytes_that_break_the_wire_are_answered_with_an_error(target: Target, protocol: str) -> None:
+    said = {}
+    async with attack(target) as attacker:
+        for name, (raw, code) in bad_bytes(protocol).items():
+            said[name] = await attacker.code_after(raw, protocol, and_end=not code)
+    assert said == {name: code for name, (_, code) in bad_bytes(protocol).items()}
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+BAD_TENSORS: dict[str, tuple[torch.Tensor, ...]] = {
+    "none": (),
+    "two": (hidden(3), hidden(3)),
+    "integers": (torch.ones(3, 64, dtype=torch.int64),),
+    "too few tokens": (hidden(2),),
+    "too wide": (hidden(3, 65),),
+    "flat": (torch.ones(192),),
+    "four axes": (torch.ones(1, 1, 3, 64),),
+}
+
+
+async def test_a_step_whose_tensors_are_wrong_ends_its_stream_with_an_error(target: Target) -> None:
+    said = {}
+    async with attack(target) as attacker:
+        control = await attacker.control()
+        for name, tensors in BAD_TENSORS.items():
+            session, stream = await attacker.opened(control)
+            await stream.write(step(3), tensors)
+            said[name] = await refusal_on(stream)
+            await control.stream.write(Close(session=session))
+    assert said == dict.fromkeys(BAD_TENSORS, "bad_message")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+async def test_numbers_that_are_none_spoil_only_their_own_session(target: Target, value: float) -> None:
+    async with attack(target) as attacker:
+        control = await attacker.control()
+        session, stream = await attacker.opened(control)
+        results = await attacker.chain(attacker.hello(session, direction="output"))
+        for seq in range(20):
+            await stream.write(step(8, seq=seq, position=8 * seq), [torch.full((8, 64), value)])
+            async with asyncio.timeout(ANSWER_S):
+                assert isinstance((await results.read()).message, StepResult)
+        await control.stream.write(Close(session=session))
+
+
+async def test_steps_that_contradict_the_session_are_refused_and_change_nothing(target: Target) -> None:
+    async with attack(target) as attacker:
+        control = await attacker.control()
+        session, stream = await attacker.opened(control)
+        await stream.write(step(4, position=9), [hidden(4)])
+        await _expect(control, "gap")
+        await stream.write(step(4, seq=1, attempt=1, base_tag=7), [hidden(4)])
+        await _expect(control, "gap")
+        await stream.write(step(4, seq=9, attempt=2), [hidden(4)])
+        await _expect(control, "gap")
+        far = msgspec.structs.replace(step(4096, seq=10, attempt=3), position=2**24)
+        await stream.write(far, [hidden(4096)])
+        await _expect(control, "gap")
+        await control.stream.write(Close(session=session))
+
+
+async def _expect(control: Control, code: str) -> None:
+    message = await control.next()
+    assert isinstance(message, SessionError)
+    assert message.code == code, message
+
+
+# --- binds ----------------------------------------------------------------------------------------
+
+NOBODY = "12D3KooWBZHS9qihHDUMv7Yd5szVecNpokAAvzXpfZbRNVsfLKpU"
+BAD_BINDS: dict[str, tuple[dict[str, Any], str]] = {
+    "another model": ({"fingerprint": "f" * 32}, "wrong_model"),
+    "blocks beyond the span": ({"end": 9}, "unsupported"),
+    "no blocks": ({"start": 3, "end": 3}, "unsupported"),
+    "blocks backwards": ({"start": 5, "end": 2}, "unsupported"),
+    "a stage beyond the route": ({"stage": 5, "num_stages": 2}, "bad_message"),
+    "half a boundary": ({"positions": bytes(3), "tags": bytes(8)}, "bad_message"),
+    "tags without positions": ({"tags": bytes(8)}, "bad_message"),
+}
+
+
+async def test_binds_that_make_no_sense_are_refused_and_open_nothing(target: Target) -> None:
+    said = {}
+    async with attack(target) as attacker:
+        control = await attacker.control()
+        for name, (changes, _) in BAD_BINDS.items():
+            answered = await control.ask(attacker.bind(secrets.token_bytes(16), **changes))
+            said[name] = getattr(answered, "code", "accepted")
+        assert (await control.vitals()).sessions == ()
+    assert said == {name: code for name, (_, code) in BAD_BINDS.items()}
+
+
+async def test_a_successor_that_cannot_be_had_is_said_in_the_acknowledgement(target: Target) -> None:
+    async with attack(target) as attacker:
+        control = await attacker.control()
+        silent = "/ip4/127.0.0.1/tcp/9"
+        for peer, address in [
+            (target.server.peer_id, ""),
+            (NOBODY, silent),
+            ("1", silent),
+            (NOBODY, "nonsense"),
+        ]:
+            bind = attacker.bind(
+                session := secrets.token_bytes(16), num_stages=2, next=NextHop(peer, (address,))
+            )
+            answered = await control.ask(bind)
+            assert isinstance(answered, BindAck)
+            assert not answered.linked
+            await control.stream.write(Close(session=session))
+
+
+async def test_kinds_of_later_versions_are_unsupported_and_the_stream_goes_on(target: Target) -> None:
+    async with attack(target) as attacker:
+        control = await attacker.control()
+        for message in (Forward(start=0, end=6), Reorder(session=bytes(16), order=(0, 1))):
+            await control.stream.write(message)
+            await _expect(control, "unsupported")
+        assert (await control.vitals()).free_tokens
+
+
+# --- other people's sessions ------------------------------------------------------------------------
+
+
+async def test_who_knows_a_session_id_can_neither_read_nor_write_nor_end_the_session(target: Target) -> None:
+    server = target.server
+    async with (
+        open_client(target.swarm.initial_peers, target.model) as model,
+        model.session() as session,
+        open_attacker(server.peer_id, server.addresses, target.fingerprint) as attacker,
+    ):
+        notices: list[object] = []
+        session.on_notice = notices.append
+        await answer(model, session, 10)
+        name, owner = session._machine.session_id, session._machine.client
+        control = await attacker.control()
+        for direction in ("input", "output"):
+            stream = await attacker.chain(attacker.hello(name, client=owner, direction=direction))
+            assert await refusal_on(stream) == "unauthorised"
+        late = await attacker.chain(attacker.hello(name, client=owner, epoch=9))
+        assert await refusal_on(late) == "unknown_session"
+        foreign = attacker.hello(name)
+        assert await refusal_on(await attacker.chain(foreign)) == "unknown_session"
+        tag = session._machine.history.tag(5)
+        order = StartReplay(session=name, epoch=1, start=0, start_tag=0, end=5, end_tag=tag, stop_stage=0)
+        for message in (order, WantCredit(session=name, epoch=1, position=99, wait_ms=1)):
+            await control.stream.write(message)
+            await _expect(control, "unknown_session")
+        for silent in (Close(session=name), Detach(session=name)):
+            await control.stream.write(silent)
+        ours = await control.ask(attacker.bind(name, epoch=7))
+        assert isinstance(ours, BindAck)
+        assert ours.position == 0
+        child = attacker.bind(secrets.token_bytes(16), parent=ForkOf(name, 5, tag))
+        forked = await control.ask(child)
+        assert isinstance(forked, BindAck)
+        assert forked.position == 0
+        assert await answer(model, session, NUM_TOKENS) == expected_ids(target.model, NUM_TOKENS)
+        assert notices == []
+
+
+# --- floods ---------------------------------------------------------------------------------------
+
+
+async def test_one_peer_gets_so_many_streams_and_no_more(target: Target) -> None:
+    async with attack(target) as attacker:
+        streams = [await attacker.chain(None) for _ in range(MAX_STREAMS_PER_PEER)]
+        late = [await attacker.chain(None) for _ in range(44)]
+        assert [await refusal_on(stream) for stream in late] == ["busy"] * 44
+        for stream in streams:
+            stream.close()
+        async with asyncio.timeout(ANSWER_S):
+            while await refusal_on(await attacker.chain(attacker.hello(bytes(16)))) != "unknown_session":
+                pass
+
+
+async def test_one_peer_gets_so_many_sessions_and_no_more(target: Target) -> None:
+    async with attack(target) as attacker:
+        control = await attacker.control()
+        codes = []
+        for _ in range(500):
+            answered = await control.ask(attacker.bind(secrets.token_bytes(16)))
+            codes.append(getattr(answered, "code", "opened"))
+        assert codes == ["opened"] * 256 + ["busy"] * 244
+        control.stream.close()
+
+
+async def test_who_asks_and_does_not_listen_is_cut_off(target: Target) -> None:
+    async with attack(target) as attacker:
+        control = await attacker.control()
+        for _ in range(256):
+            await control.ask(attacker.bind(secrets.token_bytes(16)))
+        with contextlib.suppress(PeerUnreachable, TimeoutError):
+            async with asyncio.timeout(2.0):
+                while True:
+                    await control.stream.write(Ping(nonce=1))
+        another = await attacker.control()
+        async with asyncio.timeout(20.0):  # all 256 sessions go with the stream that spoke for them
+            while not isinstance(await another.ask(attacker.bind(secrets.token_bytes(16))), BindAck):
+                await asyncio.sleep(0.2)
+        another.stream.close()
