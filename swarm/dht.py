@@ -75,7 +75,7 @@ class Dht:
     async def find_servers(self, fingerprint: str) -> tuple[ServerRecord, ...]:
         """Verified records of the servers of one model, by peer id.
 
-        Goodbyes (`offline`) are among them: whoever holds an older record has to learn that it no longer holds.
+        Goodbyes (`offline`) are among them: whoever holds an older record learns that it is no longer true.
         """
         records = []
         for peer, raw in (await self._find(_servers_key(fingerprint))).items():
@@ -140,7 +140,7 @@ async def open_dht(transport: Transport, initial_peers: Sequence[str] = ()) -> A
     try:
         yield Dht(node, transport, initial_peers)
     finally:
-        await finish(_left(node), within_s=STOP_S)
+        await finish(_left(node), within_s=2 * STOP_S)
 
 
 async def announce_forever(
@@ -191,7 +191,7 @@ async def _created(transport: Transport, initial_peers: Sequence[str], is_client
                 cache_refresh_before_expiry=0,
             )
     except BaseException as error:
-        await finish(_left(nodes[0]), within_s=STOP_S)
+        await finish(_left(nodes[0]), within_s=2 * STOP_S)
         if isinstance(error, RuntimeError | TimeoutError):
             raise ConfigError(nobody_answers(initial_peers)) from error
         raise
@@ -209,9 +209,13 @@ def _bound(protocol: DHTProtocol) -> None:
 
 
 async def _left(node: DHTNode) -> None:
+    """Leave politely, but not for long: p2pd may be gone already, and then there is nothing to leave."""
+    if node.p2p._child.returncode is not None:
+        return
     try:
-        await node.shutdown()
-    except Exception as error:  # noqa: BLE001 - p2pd may be gone already; then there is nothing to leave
+        async with asyncio.timeout(STOP_S):
+            await node.shutdown()
+    except Exception as error:  # noqa: BLE001 - whatever hivemind raises, we are gone
         logger.debug("left the DHT untidily: %s", error)
 
 

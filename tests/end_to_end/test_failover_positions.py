@@ -1,0 +1,132 @@
+"""A server is killed at every position of an answer, and nobody can tell from the words.
+
+Sessions stand at different positions of their answers when one server goes: so one death is a failover at
+every position at once, each from a fresh chain.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from swarm.inference import InferenceSession
+from tests.end_to_end.exact import Answer, SmallModel, prompt, small_model
+from tests.end_to_end.swarm import BlockServer, Offer, Swarm, open_swarm, spans
+from tests.models import FAMILIES
+
+SPANS = [(0, 2), (2, 5), (5, 6)]
+PRIMARY, SPARE = 1e5, 100.0
+ANSWER_TOKENS = 32
+PROMPT_TOKENS = 7
+HOPS = pytest.mark.parametrize("hop", [0, 1, 2], ids=["first", "middle", "last"])
+
+
+@dataclass
+class Talk:
+    """One session and its answer."""
+
+    session: InferenceSession
+    answer: Answer
+
+
+class Talks:
+    """Sessions on the same three hops, each somewhere else in its answer."""
+
+    def __init__(self, swarm: Swarm, talks: Sequence[Talk]) -> None:
+        self.swarm = swarm
+        self.talks = talks
+
+    @property
+    def path(self) -> list[BlockServer]:
+        """The servers that all use now."""
+        [path] = {tuple(self.swarm.path(talk.session)) for talk in self.talks}
+        return list(path)
+
+    async def advance(self, num_tokens: int | None = None) -> None:
+        """All go on at the same time."""
+        async with asyncio.TaskGroup() as group:
+            for talk in self.talks:
+                group.create_task(talk.answer.advance(num_tokens))
+
+    def check_survivors(self) -> None:
+        """Nobody computed anything again below what was final."""
+        assert {server.recomputed_tokens for server in self.swarm.living} == {0}
+
+
+@asynccontextmanager
+async def talks_at(
+    model: SmallModel, positions: Sequence[int], num_spares: int = 1
+) -> AsyncIterator[Talks]:
+    """Three hops and spares, and a session at every one of `positions` of its answer."""
+    primaries = [Offer(start, end, blocks_per_s=PRIMARY) for start, end in SPANS]
+    spares = [Offer(start, end, blocks_per_s=SPARE) for start, end in SPANS] * num_spares
+    async with open_swarm(model, *primaries, *spares) as swarm:
+        client = await swarm.client()
+        async with AsyncExitStack() as stack:
+            talks = []
+            for position in positions:
+                session = await stack.enter_async_context(client.session())
+                ids = prompt(position, PROMPT_TOKENS)
+                talks.append(Talk(session, Answer(model, session, ids, ANSWER_TOKENS)))
+            async with asyncio.TaskGroup() as group:
+                for talk, position in zip(talks, positions, strict=True):
+                    group.create_task(talk.answer.advance(position))
+            yield Talks(swarm, talks)
+        await swarm.check_clean()
+
+
+async def lose_between_steps(model: SmallModel, hop: int, positions: Sequence[int]) -> None:
+    """Kill while nobody waits for anything."""
+    async with talks_at(model, positions) as talks:
+        await talks.advance(0)
+        victim = talks.swarm.servers[hop]
+        victim.kill()
+        await talks.advance()
+        talks.check_survivors()
+        assert all(spans(talk.session.route) == SPANS for talk in talks.talks)
+        for number, server in enumerate(talks.path):
+            if number != hop:
+                assert server.executed_tokens == len(positions) * (PROMPT_TOKENS + ANSWER_TOKENS - 1)
+            assert server is not victim
+
+
+async def lose_under_way(model: SmallModel, hop: int, positions: Sequence[int]) -> None:
+    """Kill while every session has a step on its way."""
+    async with talks_at(model, positions) as talks:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(talks.advance())
+            while not any(server.host.executor.queue_depth for server in talks.swarm.servers[: hop + 1]):
+                await asyncio.sleep(0)
+            talks.swarm.servers[hop].kill()
+        talks.check_survivors()
+
+
+@HOPS
+async def test_a_server_may_go_between_any_two_tokens(hop: int) -> None:
+    await lose_between_steps(small_model("llama"), hop, range(ANSWER_TOKENS))
+
+
+@HOPS
+async def test_a_server_may_go_while_any_token_is_under_way(hop: int) -> None:
+    await lose_under_way(small_model("llama"), hop, range(ANSWER_TOKENS))
+
+
+@pytest.mark.slow
+@HOPS
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama"])
+async def test_a_server_may_go_at_any_token_whatever_the_family(family: str, hop: int) -> None:
+    await lose_between_steps(small_model(family), hop, range(ANSWER_TOKENS))
+    await lose_under_way(small_model(family), hop, range(ANSWER_TOKENS))
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama"])
+async def test_every_family_loses_one_server_after_the_other(family: str) -> None:
+    async with talks_at(small_model(family), [0, 1, 13, 26]) as talks:
+        for victim in talks.swarm.servers[:3]:
+            victim.kill()
+            await talks.advance(2)
+        await talks.advance()
+        talks.check_survivors()
+        assert talks.path == talks.swarm.servers[3:]
