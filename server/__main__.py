@@ -1,14 +1,16 @@
 """`./murmur serve`: host some blocks of a model for a swarm."""
 
 import argparse
-import asyncio
-import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swarm.errors import ConfigError, MurmurError
-from swarm.loop import run
+from swarm.signals import leave_on_signals
 from swarm.wire.blocks import Span, parse_span
+
+if TYPE_CHECKING:
+    from server.block_server import Options
 
 EXAMPLES = """examples
   ./murmur serve ./my-model --new-swarm                       the first server of a private swarm
@@ -34,6 +36,15 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     which.add_argument(
         "--num-blocks", type=int, metavar="N", help="host N blocks, where the swarm needs them most"
     )
+    _add_model_options(parser)
+    _add_network_options(parser)
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="written once online: peer_id, addresses, blocks"
+    )
+    return parser.parse_args(arguments)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda when there)")
     parser.add_argument(
         "--dtype",
@@ -45,6 +56,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--kv-tokens", type=int, metavar="N", help="tokens of all sessions together (default: 16384)"
     )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="compute threads (default: 1)")
+
+
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--identity",
         type=Path,
@@ -62,11 +77,6 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "--announce-maddrs", nargs="+", default=[], metavar="ADDRESS", help="where others reach this machine"
     )
     parser.add_argument("--public-name", default="", help="shown beside your server in ./murmur status")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="compute threads (default: 1)")
-    parser.add_argument(
-        "--ready-file", type=Path, metavar="FILE", help="written once online: peer_id, addresses, blocks"
-    )
-    return parser.parse_args(arguments)
 
 
 def _span_of(text: str | None) -> Span | None:
@@ -76,48 +86,65 @@ def _span_of(text: str | None) -> Span | None:
         raise ConfigError(f"--blocks: {error}") from error
 
 
-def _positive(name: str, value: int | None) -> int | None:
+def _check_positive(name: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise ConfigError(f"{name} must be 1 or more, not {value}")
-    return value
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
     parsed = parse_arguments(arguments)
     try:
-        run(_serve(parsed))
+        _check(parsed)
     except MurmurError as error:
         sys.stderr.write(f"murmur serve: {error}\n")
         return 2
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        return 0
-    return 0
+    _say("starting")
+    import logging
+
+    from server.block_server import serve  # torch, transformers and hivemind: seconds
+    from swarm.loop import run_command
+
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    return run_command("serve", serve(_options(parsed), _say), code_if_stopped=0)
 
 
-async def _serve(parsed: argparse.Namespace) -> None:
-    from server.block_server import Options, serve
+def _check(parsed: argparse.Namespace) -> None:
+    """Find mistakes that cost no time to find. Raises ConfigError."""
+    from swarm.checkpoint import check_model
+    from swarm.listening import check_host_maddrs, check_initial_peers
+    from swarm.ready_file import check_ready_file
 
-    options = Options(
+    _span_of(parsed.blocks)
+    for name in ("num_blocks", "kv_tokens", "threads"):
+        _check_positive(f"--{name.replace('_', '-')}", getattr(parsed, name))
+    check_model(parsed.model)
+    check_initial_peers(parsed.initial_peers or ())
+    check_host_maddrs(parsed.host_maddrs)
+    check_ready_file(parsed.ready_file)
+
+
+def _options(parsed: argparse.Namespace) -> "Options":
+    from server.block_server import Options
+
+    return Options(
         model=parsed.model,
         initial_peers=tuple(parsed.initial_peers or ()),
         blocks=_span_of(parsed.blocks),
-        num_blocks=_positive("--num-blocks", parsed.num_blocks),
+        num_blocks=parsed.num_blocks,
         device=parsed.device,
         dtype=parsed.dtype,
         quantization=parsed.quantization,
-        kv_tokens=_positive("--kv-tokens", parsed.kv_tokens),
+        kv_tokens=parsed.kv_tokens,
         identity=parsed.identity,
         host_maddrs=tuple(parsed.host_maddrs),
         announce_maddrs=tuple(parsed.announce_maddrs),
         public_name=parsed.public_name,
         ready_file=parsed.ready_file,
-        num_threads=_positive("--threads", parsed.threads) or 1,
+        num_threads=parsed.threads,
     )
-    await serve(options, _say)
 
 
 def _say(sentence: str) -> None:
@@ -126,4 +153,7 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave_on_signals(0)
+    code = main(sys.argv[1:])
+    leave_on_signals(code)
+    sys.exit(code)

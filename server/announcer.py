@@ -11,13 +11,15 @@ import torch
 from server.host import Host
 from server.serving import Serving
 from server.throughput import Throughput
+from swarm.background import running
 from swarm.dht import Dht, announce_forever
 from swarm.transport import Transport
 from swarm.wire.blocks import Span
-from swarm.wire.records import ServerRecord, fit_record
+from swarm.wire.records import ModelRecord, ServerRecord, fit_record, seal_record
 
 State = Literal["joining", "online", "draining", "offline"]
 RECORD_LIFE_S = 30.0
+MAX_MODEL_NAME = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Announced:
     dtype: torch.dtype
     quantization: Literal["none", "int8", "nf4"] = "none"
     public_name: str = ""
+    model_name: str = ""
+    num_blocks: int = 1
 
 
 class Announcer:
@@ -77,6 +81,21 @@ class Announcer:
             and all("/p2p-circuit" in address for address in self._transport.addresses),
         )
 
+    def model_record(self) -> ModelRecord:
+        """Our line of the index of models: for people who look for another one than we host."""
+        now = time.time()
+        self._sequence += 1
+        printable = "".join(letter for letter in self._announced.model_name if letter.isprintable())
+        return ModelRecord(
+            peer=self._transport.peer_id,
+            sequence=self._sequence,
+            issued_at=now,
+            expires_at=now + RECORD_LIFE_S,
+            name=printable[:MAX_MODEL_NAME] or "a model without a name",
+            fingerprint=self._announced.fingerprint,
+            num_blocks=self._announced.num_blocks,
+        )
+
     def set_state(self, state: State) -> None:
         """Announce a change at once."""
         self.state = state
@@ -87,8 +106,9 @@ class Announcer:
         self._host, self._serving = host, serving
 
     async def announce_forever(self) -> None:
-        """Renew the record; announce changes at once."""
-        await announce_forever(self._dht, self._sealed, self._changed)
+        """Renew the record and the line in the index of models; announce changes at once."""
+        async with running(announce_forever(self._dht, self._sealed_model, asyncio.Event())):
+            await announce_forever(self._dht, self._sealed, self._changed)
 
     async def announce_now(self) -> None:
         """Announce once and wait for it."""
@@ -98,6 +118,9 @@ class Announcer:
         """Tell everybody that we are gone."""
         self.state = "offline"
         await self.announce_now()
+
+    def _sealed_model(self) -> bytes:
+        return seal_record(self.model_record(), self._transport.identity.sign)
 
     def _sealed(self) -> bytes:
         raw = fit_record(self.record(), self._transport.identity.sign)

@@ -5,9 +5,8 @@ import dataclasses
 import functools
 import logging
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +29,7 @@ from server.verify import verify_span
 from swarm.background import finish, running
 from swarm.checkpoint import Checkpoint, open_checkpoint
 from swarm.checkpoint.dtypes import resolve_dtype
+from swarm.checkpoint.progress import SpokenProgress
 from swarm.dht import Dht, open_dht
 from swarm.errors import ConfigError
 from swarm.ready_file import write_ready_file
@@ -71,10 +71,10 @@ class Options:
 
 async def serve(options: Options, say: Say) -> None:
     """Serve until cancelled, then drain. `say` hears what happens, in sentences. Raises ConfigError."""
-    checkpoint = open_checkpoint(options.model)
     device = _device(options.device)
-    num_blocks = await asyncio.to_thread(_num_blocks, checkpoint, options, device)
+    checkpoint, num_blocks = await asyncio.to_thread(_open, options, device, say)
     async with AsyncExitStack() as stack:
+        say("joining the swarm" if options.initial_peers else "starting a swarm")
         transport = await stack.enter_async_context(
             open_transport(
                 options.identity,
@@ -84,23 +84,37 @@ async def serve(options: Options, say: Say) -> None:
             )
         )
         dht = await stack.enter_async_context(open_dht(transport, options.initial_peers))
-        dtype = resolve_dtype(checkpoint, options.dtype, device)
-        announced = Announced(
-            checkpoint.fingerprint, Span(0, 1), dtype, options.quantization, options.public_name
-        )
+        announced = _announced(checkpoint, options, device)
         announcer = await _join(
             transport, dht, announced, checkpoint.num_blocks, options.blocks or num_blocks
         )
+        stack.push_async_callback(_withdraw, announcer)
+        await stack.enter_async_context(running(announcer.announce_forever()))
         span = announcer.span
         say(f"hosting blocks {span} of {checkpoint.name}, which has {checkpoint.num_blocks}")
         model = await asyncio.to_thread(_load, checkpoint, span, options, device, say)
         host = await stack.enter_async_context(_hosting(model, checkpoint, options, transport))
         serving = Serving(transport, host)
         await serving.start()
+        say("measuring how fast they run")
         announcer.throughput = await _measured(host, checkpoint, options)
         await probe(transport.peer_id, transport.addresses, host.model)
         announcer.watch(host, serving)
         await _online(announcer, host, serving, options, say)
+
+
+def _announced(checkpoint: Checkpoint, options: Options, device: torch.device) -> Announced:
+    """What we shall say of ourselves, but for the span."""
+    dtype = resolve_dtype(checkpoint, options.dtype, device)
+    return Announced(
+        checkpoint.fingerprint,
+        Span(0, 1),
+        dtype,
+        options.quantization,
+        options.public_name,
+        checkpoint.title,
+        checkpoint.num_blocks,
+    )
 
 
 async def _online(announcer: Announcer, host: Host, serving: Serving, options: Options, say: Say) -> None:
@@ -117,8 +131,7 @@ async def _online(announcer: Announcer, host: Host, serving: Serving, options: O
     for address in record.addresses:
         say(f"reached at {address}")
     try:
-        async with running(announcer.announce_forever()):
-            await asyncio.Event().wait()
+        await asyncio.Event().wait()
     finally:
         await finish(_drain(announcer, host, serving, say), within_s=DRAIN_S + 2 * GOODBYE_S)
 
@@ -135,6 +148,13 @@ async def _drain(announcer: Announcer, host: Host, serving: Serving, say: Say) -
     async with asyncio.timeout(GOODBYE_S):
         await announcer.say_goodbye()
     say("gone")
+
+
+async def _withdraw(announcer: Announcer) -> None:
+    """Take back that we join, if we leave before we were online."""
+    if announcer.state != "offline":
+        with suppress(TimeoutError):
+            await finish(announcer.say_goodbye(), within_s=GOODBYE_S)
 
 
 @asynccontextmanager
@@ -172,6 +192,13 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"there is no device {name!r} here; use --device cpu") from error
     return device
+
+
+def _open(options: Options, device: torch.device, say: Say) -> tuple[Checkpoint, int]:
+    """The model, fingerprinted, and how many of its blocks to host."""
+    checkpoint = open_checkpoint(options.model)
+    checkpoint.find_fingerprint(SpokenProgress(say))
+    return checkpoint, _num_blocks(checkpoint, options, device)
 
 
 def _num_blocks(checkpoint: Checkpoint, options: Options, device: torch.device) -> int:
@@ -228,24 +255,16 @@ async def _join(
 def _load(checkpoint: Checkpoint, span: Span, options: Options, device: torch.device, say: Say) -> SpanModel:
     """Load the span and compare it with stock transformers."""
     torch.set_num_threads(options.num_threads)
-    started, said = time.monotonic(), 0.0
-
-    def progress(what: str, done: int, total: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - max(started, said) >= 2.0:
-            said = now
-            say(f"{what}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
-
     loaded = load_span(
         checkpoint,
         span,
         dtype=options.dtype,
         device=device,
         quantization=options.quantization,
-        progress=progress,
+        progress=SpokenProgress(say),
     )
     model = SpanModel(loaded, span)
+    say("checking that they compute what transformers computes")
     verify_span(model)
     return model
 

@@ -48,7 +48,7 @@ async def probe(peer_id: PeerId, addresses: Sequence[str], model: HostedModel) -
         ) from error
     except (TimeoutError, BadFrame) as error:
         raise ConfigError(
-            f"this server does not answer a trial session ({error or 'no answer'}), nor would it answer others"
+            f"this server does not answer a trial session ({error or 'silence'}): nor would it answer others"
         ) from error
 
 

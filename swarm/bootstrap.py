@@ -5,10 +5,13 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from swarm.dht import Dht, open_dht
-from swarm.ready_file import write_ready_file
-from swarm.transport import open_transport
+from swarm.listening import check_host_maddrs, check_initial_peers
+from swarm.ready_file import check_ready_file, write_ready_file
+
+if TYPE_CHECKING:
+    from swarm.dht import Dht
 
 DEFAULT_HOST = "/ip4/0.0.0.0/tcp/31337"
 REFRESH_S = 30.0
@@ -54,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run_bootstrap(arguments: argparse.Namespace) -> None:
     """Serve until cancelled. Prints the addresses, one a line. Raises ConfigError for a mistake."""
+    check_initial_peers(arguments.initial_peers)
+    check_host_maddrs(arguments.host_maddrs)
+    check_ready_file(arguments.ready_file)
+    from swarm.dht import open_dht  # hivemind takes seconds; a mistake is told before
+    from swarm.transport import open_transport
+
     async with (
         open_transport(
             arguments.identity,
@@ -78,7 +87,7 @@ def say_where(addresses: Sequence[str]) -> None:
     )
 
 
-async def _serve_forever(dht: Dht) -> None:
+async def _serve_forever(dht: "Dht") -> None:
     while True:
         await asyncio.sleep(REFRESH_S)
         await dht.refresh_neighbours()

@@ -112,8 +112,9 @@ class Murmur:
         checkpoint = await asyncio.to_thread(open_checkpoint, model)
         ends = await asyncio.to_thread(load_ends, checkpoint, dtype=dtype, progress=progress)
         tokenizer = await asyncio.to_thread(load_tokenizer, checkpoint, chat_template=chat_template)
+        fingerprint = await asyncio.to_thread(checkpoint.find_fingerprint, progress)
         network = await self._stack.enter_async_context(
-            open_network(self.transport, self.dht, checkpoint.fingerprint, checkpoint.num_blocks)
+            open_network(self.transport, self.dht, fingerprint, checkpoint.num_blocks)
         )
         return SwarmModel(checkpoint, ends, tokenizer, network)
 

@@ -52,6 +52,7 @@ TICK_S = 0.25
 ACK_S = 4.0
 STALL_S = 30.0
 RECOVER_S = 60.0
+FIRST_ROUTE_S = 8.0
 PREFILL_CHUNK_TOKENS = 128
 
 
@@ -364,7 +365,8 @@ class InferenceSession:
     async def _find_route(self) -> None:
         keep = tuple(hop for hop in self._machine.route if hop.peer_id not in self._lost)
         try:
-            route = await self._network.reach_route(self._lost, keep, RECOVER_S)
+            within_s = RECOVER_S if self._machine.epoch else FIRST_ROUTE_S
+            route = await self._network.reach_route(self._lost, keep, within_s)
         except NoRouteError as error:
             self._fail(error)
             return

@@ -24,6 +24,19 @@ def check_host_maddrs(maddrs: Sequence[str]) -> None:
         _check_port(maddr, match)
 
 
+def check_initial_peers(addresses: Sequence[str]) -> None:
+    """Raise ConfigError for what cannot be an address of a peer; transport.py looks closer."""
+    for address in addresses:
+        if not address.startswith("/"):
+            raise ConfigError(
+                f"{address!r} is no multiaddress; one looks like /ip4/203.0.113.7/tcp/31337/p2p/12D3Koo..."
+            )
+        if "/p2p/" not in address:
+            raise ConfigError(
+                f"{address!r} names no peer: the address of an initial peer ends in /p2p/12D3Koo..."
+            )
+
+
 def _check_port(maddr: str, match: re.Match[str]) -> None:
     kind = socket.SOCK_STREAM if match[3] == "tcp" else socket.SOCK_DGRAM
     with socket.socket(_FAMILIES[match[1]], kind) as probe:

@@ -7,6 +7,12 @@ from swarm.errors import ConfigError
 from swarm.whole_file import replace_file
 
 
+def check_ready_file(path: Path | None) -> None:
+    """Raise ConfigError if there is no folder to write it to: better now than when all is loaded."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ConfigError(f"the ready file {path} cannot be written: there is no such folder")
+
+
 def write_ready_file(path: Path, **content: object) -> None:
     """Write one JSON object, at once or not at all: whoever waits for the file may read it at once."""
     try:

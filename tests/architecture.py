@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "swarm": set(),
 }
 SHARED_HALF = {
-    "wire", "transport", "streams", "outgoing", "dht", "checkpoint", "background", "loop", "ready_file", "errors",
+    "background", "checkpoint", "dht", "errors", "listening", "loop", "outgoing", "ready_file", "signals",
+    "streams", "transport", "wire",
 }  # fmt: skip
 
 # Library -> the file or folder that alone imports it.

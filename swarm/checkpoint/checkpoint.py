@@ -53,19 +53,34 @@ def open_checkpoint(model: str, *, cache_dir: Path | None = None, offline: bool 
     Reads the config and the table of tensors, no weights. Raises ConfigError with one sentence if that is
     not possible.
     """
+    folder = _find_folder(model)
+    if folder is not None:
+        return Checkpoint(LocalFiles(folder))
+    repository, _, revision = model.partition("@")
+    return Checkpoint(HubFiles(repository, revision or None, cache_dir=cache_dir, offline=offline))
+
+
+def check_model(model: str) -> None:
+    """Raise ConfigError for what `open_checkpoint` refuses without asking the Hub. Takes milliseconds."""
+    folder = _find_folder(model)
+    if folder is not None:
+        Checkpoint(LocalFiles(folder))
+
+
+def _find_folder(model: str) -> Path | None:
+    """The directory that `model` names, or None if it is a name on the Hub. Raises ConfigError."""
     try:
         folder = Path(model).expanduser()
         is_folder, is_file = folder.is_dir() and model != "", folder.is_file()
     except (OSError, RuntimeError) as error:  # no permission to look, or no such user after a tilde
         raise ConfigError(f"{model!r} cannot be looked at ({error}); check the path") from error
     if is_folder:
-        return Checkpoint(LocalFiles(folder))
+        return folder
     if is_file or not _HUB_NAME.fullmatch(model) or model.startswith((".", "~")):
         raise ConfigError(
             f"{model!r} is neither a directory nor the name of a model on the Hub; check the path"
         )
-    repository, _, revision = model.partition("@")
-    return Checkpoint(HubFiles(repository, revision or None, cache_dir=cache_dir, offline=offline))
+    return None
 
 
 class Checkpoint:

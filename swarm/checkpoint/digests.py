@@ -47,7 +47,7 @@ class DigestMemory:
                 key = _key(path, os.fstat(file.fileno()))
                 digest = load_digests(self._memory).get(key) if self._is_worth(file) else None
                 if digest is None:
-                    digest = _compute(file, f"checking {path.name}", progress)
+                    digest = compute_digest(file, f"checking {path.name}", progress)
                     if self._is_worth(file) and key == _key(path, os.fstat(file.fileno())):
                         save_digests(self._memory, {key: digest})
                 return digest
@@ -103,7 +103,8 @@ def read_checksums(path: Path) -> dict[str, str]:
     return {match[2]: match[1] for match in found if match}
 
 
-def _compute(file: io.FileIO, what: str, progress: Progress | None) -> str:
+def compute_digest(file: io.FileIO, what: str, progress: Progress | None) -> str:
+    """Return the SHA-256 of an open file in hexadecimal digits. Raises OSError."""
     hasher, total = hashlib.sha256(), os.fstat(file.fileno()).st_size
     chunk, done = bytearray(CHUNK_BYTES), 0
     while count := file.readinto(chunk):

@@ -36,7 +36,13 @@ def resolve_dtype(
 def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     named = checkpoint.config.dtype
     if named is None:
-        named = checkpoint.stored_dtype(checkpoint.block_tensor_names(0)[0])
+        names = checkpoint.block_tensor_names(0)
+        if not names:
+            kind = checkpoint.config.model_type
+            raise ConfigError(
+                f"{checkpoint.name} has no tensors for block 0 of a {kind} model; choose another model"
+            )
+        named = checkpoint.stored_dtype(names[0])
     return BY_NAME.get(str(named).removeprefix("torch."), torch.float32)
 
 

@@ -4,9 +4,7 @@ The only file that imports huggingface_hub; its exceptions end here, each as one
 """
 
 import errno
-import hashlib
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, Protocol
 from swarm.checkpoint.digests import (
     DigestMemory,
     Progress,
+    compute_digest,
     is_digest,
     load_digests,
     read_checksums,
@@ -126,7 +125,7 @@ class HubFiles:
         path = self._download(filename, progress)
         if path is not None:
             self._commit = path.parents[len(Path(filename).parts) - 1].name  # snapshots/<commit>/<filename>
-            _check_digest(path)
+            _check_digest(path, progress)
         return path
 
     def has(self, filename: str) -> bool:
@@ -215,13 +214,13 @@ class HubFiles:
             return None
 
 
-def _check_digest(path: Path) -> None:
+def _check_digest(path: Path, progress: Progress | None) -> None:
     """Compare a large file with the SHA-256 that the Hub names it by. Raises ConfigError if they differ."""
     blob = path.resolve()
-    if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+    if not is_digest(blob.name):
         return
-    with blob.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with blob.open("rb", buffering=0) as file:
+        digest = compute_digest(file, f"checking {path.name}", progress)
     if digest != blob.name:
         blob.unlink()
         raise ConfigError(f"{path.name} was damaged on its way and is deleted again; start once more")

@@ -5,8 +5,16 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from swarm.errors import ConfigError
+from swarm.checkpoint import check_model
+from swarm.checkpoint.progress import SpokenProgress
+from swarm.commands.other_models import name_other_models
+from swarm.errors import ConfigError, NoRouteError
+from swarm.listening import check_initial_peers
+
+if TYPE_CHECKING:
+    from swarm.client import Murmur, SwarmModel
 
 EXAMPLES = """examples
   ./murmur generate demo/model --initial-peers /ip4/127.0.0.1/tcp/31337/p2p/12D3... --prompt 'What is Murmur?'
@@ -40,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run_generate(arguments: argparse.Namespace) -> None:
     """Print one answer. Raises MurmurError with a sentence."""
-    from swarm.client import join
+    check_model(arguments.model)
+    check_initial_peers(arguments.initial_peers)
+    from swarm.client import join  # torch and hivemind take seconds; a mistake is told before
     from swarm.sampling import SamplingParams
 
     params = SamplingParams(
@@ -56,7 +66,8 @@ async def run_generate(arguments: argparse.Namespace) -> None:
     prompt = _prompt(arguments.prompt)
     started = time.monotonic()
     async with join(arguments.initial_peers, identity=arguments.identity) as swarm:
-        model = await swarm.load(arguments.model, progress=_Progress())
+        model = await swarm.load(arguments.model, progress=SpokenProgress(_say))
+        await _check_served(swarm, model)
         ids = (
             model.tokenizer.encode_user_text(prompt)
             if arguments.raw
@@ -74,6 +85,16 @@ async def run_generate(arguments: argparse.Namespace) -> None:
             if arguments.json:
                 sys.stdout.write(_as_json(generation, session.route, time.monotonic() - started))
             sys.stdout.write("\n")
+
+
+async def _check_served(swarm: "Murmur", model: "SwarmModel") -> None:
+    """Raise NoRouteError at once if nobody serves the model, and the swarm is there for another one."""
+    if model.network.directory.servers:
+        return
+    checkpoint = model.checkpoint
+    others = name_other_models(await swarm.dht.find_models(), checkpoint.name, checkpoint.fingerprint)
+    if others is not None:
+        raise NoRouteError(others, tuple(range(checkpoint.num_blocks)))
 
 
 def _as_json(generation: "object", route: "object", total_s: float) -> str:
@@ -109,18 +130,9 @@ def _messages(system: str, prompt: str) -> list[dict[str, str]]:
 
 def _note(kind: str, reason: str, pause_s: float) -> None:
     words = f"a server was lost ({reason})" if kind == "lost" else f"the answer goes on after {pause_s:.1f} s"
-    sys.stderr.write(f"[{words}]\n")
+    _say(f"[{words}]")
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
     sys.stderr.flush()
-
-
-class _Progress:
-    """A line on standard error every two seconds while something is fetched or read."""
-
-    def __init__(self) -> None:
-        self._said_s = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._said_s >= 2.0:
-            self._said_s = now
-            sys.stderr.write(f"{what}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB\n")

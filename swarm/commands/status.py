@@ -6,13 +6,17 @@ import os
 import shutil
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from swarm.checkpoint import Checkpoint, open_checkpoint
+from swarm.checkpoint import Checkpoint, check_model, open_checkpoint
+from swarm.checkpoint.progress import SpokenProgress
 from swarm.commands.status_page import Look, page
 from swarm.commands.status_report import Report
-from swarm.dht import Dht, open_dht
 from swarm.errors import SwarmTimeout
-from swarm.transport import open_transport
+from swarm.listening import check_initial_peers
+
+if TYPE_CHECKING:
+    from swarm.dht import Dht
 
 REFRESH_S = 2.0
 LOOK_UP_S = 20.0
@@ -38,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="one object: model, fingerprint, num_blocks, complete, missing, servers",
+        help="one object: model, fingerprint, num_blocks, complete, missing, hosted_instead, servers",
     )
     how_often = parser.add_mutually_exclusive_group()
     how_often.add_argument(
@@ -68,6 +72,11 @@ async def run_status(arguments: argparse.Namespace) -> None:
 
 async def _shown(arguments: argparse.Namespace) -> Report:
     """Join, look, show; the last report."""
+    check_model(arguments.model)
+    check_initial_peers(arguments.initial_peers)
+    from swarm.dht import open_dht  # hivemind takes seconds; a mistake is told before
+    from swarm.transport import open_transport
+
     checkpoint = await asyncio.to_thread(_opened, arguments.model)
     async with (
         open_transport(initial_peers=arguments.initial_peers, client_only=True) as transport,
@@ -84,23 +93,31 @@ async def _shown(arguments: argparse.Namespace) -> Report:
 def _opened(model: str) -> Checkpoint:
     """The model, with what we ask of it computed: from the Hub that may take a while, so not in the loop."""
     checkpoint = open_checkpoint(model)
-    _ = checkpoint.fingerprint, checkpoint.num_blocks
+    checkpoint.find_fingerprint(SpokenProgress(_say))
+    _ = checkpoint.num_blocks
     return checkpoint
 
 
-async def _look_up(dht: Dht, checkpoint: Checkpoint) -> Report:
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+
+
+async def _look_up(dht: "Dht", checkpoint: Checkpoint) -> Report:
     try:
         async with asyncio.timeout(LOOK_UP_S):
             records = await dht.find_servers(checkpoint.fingerprint)
+            servers = tuple(record for record in records if record.state != "offline")
+            hosted = () if servers else await dht.find_models()
     except TimeoutError as error:
         raise SwarmTimeout(f"the swarm did not say within {LOOK_UP_S:.0f} s who serves; try again") from error
     return Report(
         model=checkpoint.name,
         fingerprint=checkpoint.fingerprint,
         num_blocks=checkpoint.num_blocks,
-        servers=tuple(record for record in records if record.state != "offline"),
+        servers=servers,
         now=time.time(),
         num_peers=dht.num_peers,
+        hosted=hosted,
     )
 
 

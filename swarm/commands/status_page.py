@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from swarm.commands.other_models import name_other_models
 from swarm.commands.status_report import Report
 from swarm.commands.status_text import cut, num_cells, plain
 from swarm.routing import name_blocks
@@ -77,6 +78,9 @@ def sentence(report: Report, look: Look) -> str:
     if not report.num_peers:
         return f"{model}: no peer of the swarm answers at the moment; check the network and the initial peers"
     if not report.servers:
+        others = name_other_models(report.hosted, report.model, report.fingerprint, look.encoding)
+        if others is not None:
+            return f"{model}: no servers; {others}"
         return (
             f"{model}: no servers; start one with ./murmur serve {model} --initial-peers ADDRESS, and if some"
             f" run already, check that theirs is the same model (fingerprint {report.fingerprint})"

@@ -10,13 +10,14 @@ import msgspec
 
 from swarm.routing import usable_servers
 from swarm.wire.blocks import Span
-from swarm.wire.records import ServerRecord
+from swarm.wire.records import ModelRecord, ServerRecord
 
 
 @dataclass(frozen=True)
 class Report:
     """Records of one model's servers, checked by whoever looked them up at `now` (seconds since 1970).
 
+    `hosted` is the index of models, looked up only if `servers` is empty.
     `num_peers` counts the nodes of the swarm that we knew then: with none, `servers` says nothing.
     """
 
@@ -26,6 +27,7 @@ class Report:
     servers: tuple[ServerRecord, ...]
     now: float
     num_peers: int = 1
+    hosted: tuple[ModelRecord, ...] = ()
 
     @cached_property
     def usable(self) -> tuple[ServerRecord, ...]:
@@ -78,9 +80,19 @@ class Report:
                 "num_blocks": self.num_blocks,
                 "complete": self.is_complete,
                 "missing": [[span.start, span.end] for span in self.missing_spans],
+                "hosted_instead": self._hosted_instead(),
                 "servers": [self._server_as_json(server) for server in self.servers],
             }
         )
+
+    def _hosted_instead(self) -> list[dict[str, Any]]:
+        others = {
+            (model.name, model.fingerprint, model.num_blocks)
+            for model in self.hosted
+            if model.fingerprint != self.fingerprint
+        }
+        keys = ("name", "fingerprint", "num_blocks")
+        return [dict(zip(keys, other, strict=True)) for other in sorted(others)]
 
     def _server_as_json(self, server: ServerRecord) -> dict[str, Any]:
         computed = {"age_s": round(self.age_s(server), 3), "usable": self.is_usable(server)}

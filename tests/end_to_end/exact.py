@@ -1,7 +1,8 @@
 """What an answer must be: what the unsplit model says, token by token. The tie rule lives here alone.
 
 A differing token passes only where the reference itself hardly knows: its two best logits lie closer than
-TIE of the spread of all. The answer then goes on from the reference's token, and the tie is counted; more than
+TIE of the spread of all. The answer then goes on from the reference's token, and the tie is counted; more
+than
 one in a thousand positions, and the run fails.
 """
 
@@ -73,7 +74,8 @@ class SmallModel:
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
         """The reference's logits `[tokens, vocabulary]`."""
         output: Any = self.reference(torch.tensor([list(ids)]))
-        return output.logits[0].float()
+        logits: torch.Tensor = output.logits[0].float()
+        return logits
 
     @torch.inference_mode()
     def hidden(self, ids: Sequence[int]) -> torch.Tensor:

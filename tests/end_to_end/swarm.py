@@ -46,7 +46,7 @@ GONE_S = 10.0
 async def until(is_true: Callable[[], object], within_s: float, what: str) -> None:
     """Wait until `is_true()`. Raises AssertionError with `what` after `within_s`."""
     deadline = time.monotonic() + within_s
-    while not is_true():  # noqa: ASYNC110 - what is waited for lies in code that need not know of tests
+    while not is_true():
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
         await asyncio.sleep(0.005)
 
@@ -81,8 +81,8 @@ class Peer:
                 await self.open(stack)
                 started.set()
                 await self._may_leave.wait()
-        except SwarmError:
-            if not self.is_dead:
+        except (SwarmError, BaseExceptionGroup):
+            if not self.is_dead:  # the dead complain that their p2pd is gone
                 raise
 
     async def open(self, stack: AsyncExitStack) -> None:
@@ -117,6 +117,14 @@ class Peer:
                 self._task.result()
 
 
+class Bootstrap(Peer):
+    """Where the others meet, and what keeps their records. Nobody kills it."""
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        self.transport = await stack.enter_async_context(open_transport())
+        await stack.enter_async_context(open_dht(self.transport))
+
+
 @dataclass(frozen=True)
 class Offer:
     """What a block server offers: blocks `[start, end)`, room for so many tokens, at a pretended speed."""
@@ -147,7 +155,6 @@ class BlockServer(Peer):
         self.transport = await stack.enter_async_context(open_transport())
         for address in self._initial_peers:  # quicker than to let p2pd join them before it listens
             await self.transport.connect(PeerId(address.rpartition("/p2p/")[2]), [address])
-        dht = await stack.enter_async_context(open_dht(self.transport, self._initial_peers))
         runner = self._model.span(self.span)
         executor = await stack.enter_async_context(Executor(runner, self.pool))
         checkpoint = self._model.checkpoint
@@ -155,16 +162,18 @@ class BlockServer(Peer):
         self.host = Host(hosted, self.pool, executor, self._open_chain, LOG_BYTES)
         await stack.enter_async_context(running(self.host.run_forever()))
         await Serving(self.transport, self.host).start()
-        await self._announce(dht)
-        await stack.enter_async_context(running(self._announce_forever(dht)))
+        await self._announce()
+        await stack.enter_async_context(running(self._announce_forever()))
 
-    async def _announce(self, dht: Dht) -> None:
-        await dht.announce(seal_record(self.record(), self.transport.identity.sign))
+    async def _announce(self) -> None:
+        """Not a node of the DHT for longer than this takes: one whose p2pd was killed needs 3 s to end."""
+        async with open_dht(self.transport, self._initial_peers) as dht:
+            await dht.announce(seal_record(self.record(), self.transport.identity.sign))
 
-    async def _announce_forever(self, dht: Dht) -> None:
+    async def _announce_forever(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
-            await self._announce(dht)
+            await self._announce()
 
     def record(self) -> ServerRecord:
         """What the swarm is told about us."""
@@ -218,12 +227,18 @@ class Client(Peer):
 
     network: Network
 
-    def __init__(self, model: SmallModel, servers: Sequence[BlockServer], identity: Path | None) -> None:
+    def __init__(
+        self,
+        model: SmallModel,
+        servers: Sequence[BlockServer],
+        initial_peers: Sequence[str],
+        identity: Path | None,
+    ) -> None:
         super().__init__()
         self._model = model
         self._servers = servers
+        self._addresses = initial_peers
         self._identity = identity
-        self._addresses = servers[0].transport.addresses
 
     async def open(self, stack: AsyncExitStack) -> None:
         self.transport = await stack.enter_async_context(
@@ -260,15 +275,15 @@ class Client(Peer):
 class Swarm:
     """Block servers of one model, and a client. See `open_swarm`."""
 
-    def __init__(self, model: SmallModel, stack: AsyncExitStack) -> None:
+    def __init__(self, model: SmallModel, bootstrap: Bootstrap, stack: AsyncExitStack) -> None:
         self.model = model
+        self._initial_peers = bootstrap.transport.addresses
         self.servers: list[BlockServer] = []
         self._stack = stack
 
     async def add(self, *offers: Offer) -> list[BlockServer]:
         """Start servers, all at once."""
-        initial_peers = self.servers[0].transport.addresses if self.servers else ()
-        servers = [BlockServer(self.model, offer, initial_peers) for offer in offers]
+        servers = [BlockServer(self.model, offer, self._initial_peers) for offer in offers]
         async with asyncio.TaskGroup() as group:
             for server in servers:
                 self._stack.push_async_callback(server.leave)
@@ -280,7 +295,8 @@ class Swarm:
         self, servers: Sequence[BlockServer] | None = None, identity: Path | None = None
     ) -> Client:
         """Start a client that knows `servers` (default: all there are or will be)."""
-        client = Client(self.model, self.servers if servers is None else servers, identity)
+        known = self.servers if servers is None else servers
+        client = Client(self.model, known, self._initial_peers, identity)
         self._stack.push_async_callback(client.leave)
         await client.start()
         return client
@@ -313,9 +329,11 @@ def _drivers() -> list[asyncio.Task[object]]:
 async def open_swarm(model: SmallModel, *offers: Offer) -> AsyncIterator[Swarm]:
     """Run block servers for the length of the block; more can be added, clients too."""
     async with AsyncExitStack() as stack:
-        swarm = Swarm(model, stack)
-        await swarm.add(offers[0])
-        await swarm.add(*offers[1:])
+        bootstrap = Bootstrap()
+        stack.push_async_callback(bootstrap.leave)
+        await bootstrap.start()
+        swarm = Swarm(model, bootstrap, stack)
+        await swarm.add(*offers)
         yield swarm
 
 

@@ -165,7 +165,7 @@ def executed(place: Place, session: object) -> int:
         hop_session.counters.executed_tokens
         for server in place.swarm.path(session)
         for hop_session in server.host.table.sessions()
-        if hop_session.key.session in name
+        if bytes(hop_session.key.session) in name
     }
     assert len(numbers) == 1, numbers
     return numbers.pop()

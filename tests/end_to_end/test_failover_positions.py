@@ -56,9 +56,7 @@ class Talks:
 
 
 @asynccontextmanager
-async def talks_at(
-    model: SmallModel, positions: Sequence[int], num_spares: int = 1
-) -> AsyncIterator[Talks]:
+async def talks_at(model: SmallModel, positions: Sequence[int], num_spares: int = 1) -> AsyncIterator[Talks]:
     """Three hops and spares, and a session at every one of `positions` of its answer."""
     primaries = [Offer(start, end, blocks_per_s=PRIMARY) for start, end in SPANS]
     spares = [Offer(start, end, blocks_per_s=SPARE) for start, end in SPANS] * num_spares
@@ -97,7 +95,8 @@ async def lose_under_way(model: SmallModel, hop: int, positions: Sequence[int]) 
     async with talks_at(model, positions) as talks:
         async with asyncio.TaskGroup() as group:
             group.create_task(talks.advance())
-            while not any(server.host.executor.queue_depth for server in talks.swarm.servers[: hop + 1]):
+            front = talks.swarm.servers[: hop + 1]
+            while not any(server.host.executor.queue_depth for server in front):  # noqa: ASYNC110
                 await asyncio.sleep(0)
             talks.swarm.servers[hop].kill()
         talks.check_survivors()

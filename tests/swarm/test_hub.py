@@ -63,7 +63,7 @@ def test_only_the_files_that_hold_the_tensors_are_fetched_once_and_progress_is_t
     shards = {name for name in hub.fetched() if name.endswith(".safetensors")}
     assert shards == {f"model-0000{n}-of-00008.safetensors" for n in (3, 4)}
     assert {what for what, done, total in heard if done == total} == {
-        f"downloading {name}" for name in shards
+        f"{doing} {name}" for doing in ("downloading", "checking") for name in shards
     }
     local = open_checkpoint(str(hub.folder)).read(names)
     assert all(torch.equal(tensors[name], local[name]) for name in names)

@@ -209,7 +209,8 @@ def test_json_has_stable_keys_every_field_of_a_record_and_only_ascii() -> None:
     assert text.isascii()
     assert "\n" not in text
     said = json.loads(text)
-    assert list(said) == ["model", "fingerprint", "num_blocks", "complete", "missing", "servers"]
+    keys = ["model", "fingerprint", "num_blocks", "complete", "missing", "hosted_instead", "servers"]
+    assert list(said) == keys
     assert said["complete"] is False
     assert said["missing"] == [[3, 8]]
     assert set(said["servers"][0]) == {*ServerRecord.__struct_fields__, "age_s", "usable"}

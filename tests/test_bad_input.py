@@ -1,0 +1,306 @@
+"""Mistakes and damaged files, through the real commands: one sentence that says what to do, exit code 2."""
+
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conversations import make_talking_model
+from tests.end_to_end.processes import LOCAL, ProcessSwarm, open_forge, open_process_swarm
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STEP_S = 60.0
+NOBODY_ANSWERS_S = 15.0
+NOWHERE = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWBZHS9qihHDUMv7Yd5szVecNpokAAvzXpfZbRNVsfLKpU"
+SHIFTED_CLOCK = """
+import os, time
+_now, _shift = time.time, float(os.environ["CLOCK_SHIFT_S"])
+time.time = lambda: _now() + _shift
+"""
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def complaint(self) -> str:
+        """The one sentence; fails the test if there is no such thing."""
+        assert (self.code, self.stdout) == (2, ""), self
+        assert "Traceback" not in self.stderr, self.stderr
+        complaints = [line for line in self.stderr.splitlines() if line.startswith("murmur ")]
+        assert len(complaints) == 1, self.stderr
+        assert self.stderr.endswith(f"{complaints[0]}\n"), self.stderr
+        return complaints[0]
+
+
+def run(*command: str, path: Path | None = None, limit: Callable[[], None] | None = None) -> Ended:
+    """Run `python -m command`; with `path`, Python starts with the sitecustomize of that folder."""
+    search = [str(path)] if path else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CLOCK_SHIFT_S": "10"}
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=environment | {"PYTHONPATH": os.pathsep.join([*search, str(REPOSITORY)])},
+        cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=STEP_S, check=False,
+        preexec_fn=limit,
+    )  # fmt: skip
+    return Ended(ended.returncode, ended.stdout, ended.stderr, time.monotonic() - started)
+
+
+Start = Callable[..., "Pending"]
+
+
+@dataclass
+class Pending:
+    """A command that runs while others do."""
+
+    ended: Callable[[], Ended]
+
+    @property
+    def complaint(self) -> str:
+        return self.ended().complaint
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    """Start a command; three run at a time."""
+    with ThreadPoolExecutor(3) as pool:
+        yield lambda *command, **options: Pending(pool.submit(run, *command, **options).result)
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="module")
+def talking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_talking_model(tmp_path_factory.mktemp("talking"))
+
+
+@pytest.fixture(scope="module")
+def swarm(tmp_path_factory: pytest.TempPathFactory, talking_model: Path) -> Iterator[ProcessSwarm]:
+    """A swarm that serves blocks 0-2 of the model, and no others."""
+    with (
+        open_forge(tmp_path_factory.mktemp("forge")) as forge,
+        open_process_swarm(forge, talking_model) as swarm,
+    ):
+        swarm.start("0:3")
+        yield swarm
+
+
+def damaged(model: Path, folder: Path, damage: Callable[[Path], None]) -> str:
+    """A copy of the model with something done to it."""
+    copy = folder / "damaged"
+    shutil.copytree(model, copy)
+    damage(copy)
+    return str(copy)
+
+
+def serve(model: str, *options: str) -> tuple[str, ...]:
+    """The command of a server that would start a swarm of its own."""
+    return ("server", model, "--new-swarm", *LOCAL, *options)
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def truncate(model: Path) -> None:
+    path = model / "model.safetensors"
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def corrupt_header(model: Path) -> None:
+    with (model / "model.safetensors").open("r+b") as file:
+        file.write(b"\xff" * 8)
+
+
+def to_pickle(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+
+
+def to_mamba(model: Path) -> None:
+    path = model / "config.json"
+    path.write_text(json.dumps({"model_type": "mamba", "hidden_size": 64, "num_hidden_layers": 6}))
+
+
+def change_config(model: Path) -> None:
+    path = model / "config.json"
+    path.write_text(path.read_text().replace('"rms_norm_eps": ', '"rms_norm_eps": 1'))
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda model: (model / name).unlink()
+
+
+def corrupt_config(model: Path) -> None:
+    (model / "config.json").write_text("{ this is no")
+
+
+DAMAGES = {
+    "no weights": (remove("model.safetensors"), "model.safetensors"),
+    "no config": (remove("config.json"), "config.json"),
+    "a damaged config": (corrupt_config, "config.json"),
+    "truncated weights": (truncate, "model.safetensors"),
+    "a damaged header": (corrupt_header, "model.safetensors"),
+    "a pickle": (to_pickle, "safetensors"),
+    "an unsupported family": (to_mamba, "mamba"),
+}
+
+
+def test_a_model_that_cannot_be_used_is_refused_in_one_sentence(
+    start: Start, talking_model: Path, tmp_path: Path
+) -> None:
+    ended = {}
+    for name, (damage, _) in DAMAGES.items():
+        folder = tmp_path / name.replace(" ", "-")
+        folder.mkdir()
+        ended[name] = start(*serve(damaged(talking_model, folder, damage)))
+    ended["unknown"] = start(*serve("./no/such/model"))
+    complaints = {name: pending.complaint for name, pending in ended.items()}
+    assert {name: words for name, (_, words) in DAMAGES.items() if words not in complaints[name]} == {}
+    assert "no/such/model" in complaints["unknown"]
+
+
+def test_a_client_refuses_a_model_without_a_tokenizer(
+    start: Start, swarm: ProcessSwarm, talking_model: Path, tmp_path: Path
+) -> None:
+    model = damaged(talking_model, tmp_path, remove("tokenizer.json"))
+    command = ("swarm", "generate", model, "--prompt", "hi", "--initial-peers", *swarm.initial_peers)
+    assert "tokenizer" in start(*command).complaint
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def test_options_that_make_no_sense_are_refused_in_one_sentence(
+    start: Start, talking_model: Path, tmp_path: Path
+) -> None:
+    corrupt_key = tmp_path / "corrupt.key"
+    corrupt_key.write_bytes(b"\x08\x01\x12\x40 this is no key")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        model = str(talking_model)
+        cases = {
+            "has blocks 0:6; --blocks 4:9": serve(model, "--blocks", "4:9"),
+            "--blocks": serve(model, "--blocks", "five"),
+            "--num-blocks must be 1 or more": serve(model, "--num-blocks", "0"),
+            "--kv-tokens must be 1 or more": serve(model, "--kv-tokens", "-5"),
+            "--threads must be 1 or more": serve(model, "--threads", "0"),
+            "there is no device 'gpu'": serve(model, "--device", "gpu"),
+            "corrupt.key": serve(model, "--identity", str(corrupt_key)),
+            "/proc/me.key": serve(model, "--identity", "/proc/me.key"),
+            f"port {port} is in use": ("swarm", "dht", "--host-maddrs", f"/ip4/127.0.0.1/tcp/{port}"),
+            "is no address to listen at": ("swarm", "dht", "--host-maddrs", "localhost:1234"),
+            "names no peer": ("swarm", "dht", *LOCAL, "--initial-peers", "/ip4/127.0.0.1/tcp/9"),
+            "is no multiaddress": ("server", model, *LOCAL, "--initial-peers", "127.0.0.1:9"),
+        }
+        ended = {words: start(*command) for words, command in cases.items()}
+        complaints = {words: pending.complaint for words, pending in ended.items()}
+    assert {words: said for words, said in complaints.items() if words not in said} == {}
+
+
+def test_options_of_the_wrong_kind_are_refused_by_name(start: Start, talking_model: Path) -> None:
+    model = str(talking_model)
+    commands = {
+        "--num-blocks": serve(model, "--num-blocks", "many"),
+        "--dtype": serve(model, "--dtype", "float8"),
+        "--max-new-tokens": ("swarm", "generate", model, "--initial-peers", NOWHERE, "--prompt", "hi",
+                             "--max-new-tokens", "x"),
+    }  # fmt: skip
+    for option, pending in {option: start(*command) for option, command in commands.items()}.items():
+        ended = pending.ended()
+        assert (ended.code, ended.stdout) == (2, "")
+        assert "Traceback" not in ended.stderr
+        assert f"error: argument {option}" in ended.stderr.splitlines()[-1]
+
+
+def test_sampling_that_makes_no_sense_is_refused_in_one_sentence(
+    start: Start, swarm: ProcessSwarm, talking_model: Path
+) -> None:
+    command = ("swarm", "generate", str(talking_model), "--prompt", "hi",
+               "--initial-peers", *swarm.initial_peers)  # fmt: skip
+    cases = {
+        "temperature": ("--temperature", "-1"),
+        "max_new_tokens": ("--max-new-tokens", "0"),
+        "top_p": ("--top-p", "7"),
+    }
+    ended = {words: start(*command, *options) for words, options in cases.items()}
+    complaints = {words: pending.complaint for words, pending in ended.items()}
+    assert {words: said for words, said in complaints.items() if words not in said.replace("-", "_")} == {}
+
+
+# --- swarms ---------------------------------------------------------------------------------------
+
+
+def test_a_swarm_that_cannot_answer_is_one_sentence(
+    start: Start, swarm: ProcessSwarm, talking_model: Path, tmp_path: Path
+) -> None:
+    other = damaged(talking_model, tmp_path, change_config)
+    peers = ("--initial-peers", *swarm.initial_peers)
+    generate = ("swarm", "generate", str(talking_model), *peers)
+    missing = start(*generate, "--prompt", "hi")
+    foreign = start("swarm", "generate", other, *peers, "--prompt", "hi")
+    empty = start(*generate, "--raw", "--prompt", "")
+    long = start(*generate, "--prompt", "word " * 9000)
+    assert "no server for blocks 3-5" in missing.complaint
+    assert "no server for blocks 0-5" in foreign.complaint
+    assert "empty" in empty.complaint
+    assert "2048" in long.complaint
+
+
+def test_peers_that_do_not_answer_are_one_sentence_after_a_short_wait(
+    start: Start, talking_model: Path
+) -> None:
+    peers = ("--initial-peers", NOWHERE)
+    pending = [
+        start("server", str(talking_model), *LOCAL, *peers),
+        start("swarm", "generate", str(talking_model), *peers, "--prompt", "hi"),
+        start("swarm", "dht", *LOCAL, *peers),
+    ]
+    for each in pending:
+        assert "none of the initial peers answers" in each.complaint
+        assert each.ended().seconds < NOBODY_ANSWERS_S
+
+
+def test_a_clock_that_is_wrong_is_one_sentence(
+    start: Start, swarm: ProcessSwarm, talking_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SHIFTED_CLOCK)
+    command = ("server", str(talking_model), *LOCAL, "--initial-peers", *swarm.initial_peers)
+    assert "clock differs" in start(*command, path=tmp_path).complaint
+
+
+# --- disks ----------------------------------------------------------------------------------------
+
+
+def test_a_disk_without_room_is_one_sentence(start: Start, tmp_path: Path) -> None:
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    dht = ("swarm", "dht", *LOCAL)
+    key = start(*dht, "--identity", str(tmp_path / "me.key"), limit=no_room)
+    nowhere = start(*dht, "--ready-file", str(tmp_path / "no" / "such" / "ready.json"))
+    nowhere_too = start(*dht, "--identity", "/dev/full/me.key")
+    assert "identity file" in key.complaint
+    assert "/dev/full" in nowhere_too.complaint
+    ended = nowhere.ended()
+    assert ended.code == 2
+    assert "ready file" in ended.stderr.splitlines()[-1]
+    assert os.listdir(tmp_path) == []
