@@ -15,16 +15,16 @@ import torch
 
 from server.announcer import Announced, Announcer
 from server.block_loader import block_size, load_span
-from server.executor import Executor, Work
+from server.executor import Executor
 from server.host import Host, HostedModel
 from server.kv_cache import KVPool
 from server.kv_spill import SpillStore
+from server.own_speed import measured
 from server.placement import must_plan_again, plan_num_blocks, plan_span
 from server.probe import probe
 from server.resources import free_memory_bytes
 from server.serving import Serving, open_chain
 from server.span import SpanModel
-from server.throughput import Setup, Throughput, measure_throughput, recall_throughput
 from server.verify import verify_span
 from swarm.background import finish, running
 from swarm.checkpoint import Checkpoint, open_checkpoint
@@ -34,7 +34,7 @@ from swarm.dht import Dht, open_dht
 from swarm.errors import ConfigError
 from swarm.ready_file import write_ready_file
 from swarm.transport import Transport, open_transport
-from swarm.wire.blocks import PeerId, Span
+from swarm.wire.blocks import Span
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ async def serve(options: Options, say: Say) -> None:
         serving = Serving(transport, host)
         await serving.start()
         say("measuring how fast they run")
-        announcer.throughput = await _measured(host, checkpoint, options)
+        announcer.throughput = await measured(host, options.device, options.quantization, CACHE_FOLDER)
         await probe(transport.peer_id, transport.addresses, host.model)
         announcer.watch(host, serving)
         await _online(announcer, host, serving, options, say)
@@ -267,36 +267,3 @@ def _load(checkpoint: Checkpoint, span: Span, options: Options, device: torch.de
     say("checking that they compute what transformers computes")
     verify_span(model)
     return model
-
-
-async def _measured(host: Host, checkpoint: Checkpoint, options: Options) -> Throughput:
-    """Tokens/s of this span on this machine, remembered from an earlier start if there was one."""
-    model = host.model
-    setup = Setup(
-        checkpoint.fingerprint,
-        len(model.span),
-        options.device,
-        str(model.dtype),
-        options.quantization,
-        torch.__version__,
-    )
-    loop = asyncio.get_running_loop()
-
-    def run(num_tokens: int) -> None:
-        asyncio.run_coroutine_threadsafe(_run_once(host, num_tokens), loop).result()
-
-    path = CACHE_FOLDER / "throughput.json"
-    return await asyncio.to_thread(
-        recall_throughput, path, setup, lambda: measure_throughput(run, len(model.span))
-    )
-
-
-async def _run_once(host: Host, num_tokens: int) -> None:
-    """One step of a throw-away session."""
-    model, pool = host.model, host.rooms.pool
-    cache = pool.open(model.span)
-    hidden = torch.zeros(num_tokens, model.hidden_size, dtype=model.dtype)
-    try:
-        await host.executor.run(Work(cache, model.span, 0, hidden, PeerId("throughput")))
-    finally:
-        await host.executor.call(functools.partial(pool.close, cache))
