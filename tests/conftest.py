@@ -12,6 +12,9 @@ import pytest
 import pytest_asyncio
 
 RUN_MARK = "MURMUR_TEST_RUN"
+ROOT = Path(__file__).parents[1]
+# Processes that tests start may import the tests; ./murmur keeps the working directory out of the path.
+os.environ["PYTHONPATH"] = str(ROOT)
 LAST_EXITS_S = 3.0  # processes whose parent was just killed need a moment to notice
 SLOW_CALLBACK_S = 0.1
 

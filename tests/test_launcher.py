@@ -288,7 +288,7 @@ def test_ci_ends_with_the_summary_and_the_status_of_the_tests(launcher: Launcher
     assert (status, output.splitlines()[-1]) == (1, "exit status: 1")
 
 
-@pytest.mark.parametrize("command", [["bot", "quota", "show"], ["bot", "doctor"], ["bot"], ["bench", "hop"]])
+@pytest.mark.parametrize("command", [["bot", "quota", "show"], ["bot", "doctor"], ["bot"]])
 def test_what_is_not_built_says_so_in_one_sentence(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command],

@@ -39,7 +39,7 @@ from tests.end_to_end.exact import SmallModel
 LOG_BYTES = 64 << 20
 RECORD_LIFE_S = 30.0
 RENEW_S = 10.0
-CLEAN_S = 2.0
+CLEAN_S = 8.0
 GONE_S = 10.0
 
 

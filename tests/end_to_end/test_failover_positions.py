@@ -16,6 +16,9 @@ from tests.end_to_end.exact import Answer, SmallModel, prompt, small_model
 from tests.end_to_end.swarm import BlockServer, Offer, Swarm, open_swarm, spans
 from tests.models import FAMILIES
 
+# Half a minute each on two cores, and sensitive to false alarms when others use them.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 SPANS = [(0, 2), (2, 5), (5, 6)]
 PRIMARY, SPARE = 1e5, 100.0
 ANSWER_TOKENS = 32

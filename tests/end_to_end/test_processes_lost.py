@@ -121,7 +121,7 @@ async def test_a_server_told_to_end_drains_says_goodbye_and_changes_no_token(
         assert await asyncio.to_thread(victim.wait_exit, 15.0) == 0
         await model.network.directory.refresh()
         assert victim.peer_id not in {record.peer for record in model.network.directory.servers}
-    assert "draining: 1 sessions" in victim.log
+    assert "draining: " in victim.log
     assert victim.log.endswith("gone\n")
 
 
