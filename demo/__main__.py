@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from demo.zygote import fork_zygote
+from swarm.signals import leave_on_signals
 
 MODEL = Path(__file__).with_name("model")
 IMPORTS = (
@@ -127,4 +128,5 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
+    leave_on_signals(130)
     sys.exit(main(sys.argv[1:]))
