@@ -1,9 +1,7 @@
 """What an answer must be: what the unsplit model says, token by token. The tie rule lives here alone.
 
 A differing token passes only where the reference itself hardly knows: its two best logits lie closer than
-TIE of the spread of all. The answer then goes on from the reference's token, and the tie is counted; more
-than
-one in a thousand positions, and the run fails.
+TIE of the spread of all. The answer then goes on from the reference's token, and the tie is counted; more than one in a thousand positions, and the run fails.
 """
 
 import tempfile
@@ -115,7 +113,11 @@ class SmallModel:
 def small_model(family: str, dtype: str = "float32") -> SmallModel:
     """The model of a family of tests/models.py, made once a run."""
     folder = tempfile.TemporaryDirectory(prefix="murmur-model-")
-    path = make_model(Path(folder.name), family)
+    return load_small_model(make_model(Path(folder.name), family), dtype, folder)
+
+
+def load_small_model(path: Path, dtype: str = "float32", folder: object = None) -> SmallModel:
+    """The model of a checkpoint directory; `folder` lives as long as it does."""
     checkpoint = open_checkpoint(str(path))
     reference = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
     assert isinstance(reference, PreTrainedModel)

@@ -21,8 +21,10 @@ import torch
 from server.executor import Executor
 from server.host import Host, HostedModel
 from server.kv_cache import KVPool
+from server.kv_extents import Pair
 from server.kv_spill import SpillStore
 from server.serving import Serving, open_chain
+from server.session_effects import SessionKey
 from swarm.background import running
 from swarm.dht import Dht, open_dht
 from swarm.errors import PeerUnreachable, SwarmError
@@ -136,10 +138,24 @@ class Offer:
     spill_bytes: int = 0
 
 
+class WatchedHost(Host):
+    """A host whose copies of pages can be counted, and made to fail."""
+
+    num_exports = 0
+
+    def before_export(self) -> None:
+        """Called before pages are copied; what it raises is the copy's end."""
+
+    async def export(self, key: SessionKey, span: Span, position: int, tag: int) -> list[Pair]:
+        self.num_exports += 1
+        self.before_export()
+        return await super().export(key, span, position, tag)
+
+
 class BlockServer(Peer):
     """A block server without its main program: no measuring, no placing, no renewed announcement."""
 
-    host: Host
+    host: "WatchedHost"
 
     def __init__(self, model: SmallModel, offer: Offer, initial_peers: Sequence[str]) -> None:
         super().__init__()
@@ -158,12 +174,19 @@ class BlockServer(Peer):
         runner = self._model.span(self.span)
         executor = await stack.enter_async_context(Executor(runner, self.pool))
         checkpoint = self._model.checkpoint
-        hosted = HostedModel(self.span, checkpoint.fingerprint, checkpoint.hidden_size, runner.dtype)
-        self.host = Host(hosted, self.pool, executor, self._open_chain, LOG_BYTES)
+        layout = tuple(runner.kv_layout())
+        hosted = HostedModel(self.span, checkpoint.fingerprint, checkpoint.hidden_size, runner.dtype, layout)
+        self.host = WatchedHost(hosted, self.pool, executor, self._open_chain, LOG_BYTES)
         await stack.enter_async_context(running(self.host.run_forever()))
-        await Serving(self.transport, self.host).start()
+        self._serving = Serving(self.transport, self.host)
+        await self._serving.start()
         await self._announce()
         await stack.enter_async_context(running(self._announce_forever()))
+
+    def drain(self) -> None:
+        """Take no more sessions, and let those we have go elsewhere; serve until then."""
+        self.host.table.is_draining = True
+        self._serving.push_draining(int(GONE_S * 1000))
 
     async def _announce(self) -> None:
         """Not a node of the DHT for longer than this takes: one whose p2pd was killed needs 3 s to end."""
