@@ -1,7 +1,8 @@
 """What an answer must be: what the unsplit model says, token by token. The tie rule lives here alone.
 
 A differing token passes only where the reference itself hardly knows: its two best logits lie closer than
-TIE of the spread of all. The answer then goes on from the reference's token, and the tie is counted; more than one in a thousand positions, and the run fails.
+TIE of the spread of all. The answer then goes on from the reference's token, and the tie is counted;
+more than one in a thousand positions, and the run fails.
 """
 
 import tempfile
