@@ -6,6 +6,7 @@ happens to servers meanwhile, a step returns what the unsplit model would return
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -104,6 +105,7 @@ class InferenceSession:
         self._error: SwarmError | None = None
         self._last_error: SessionError | None = None
         self._last_progress_s = time.monotonic()
+        self._busy_since_s = math.inf
         self._phase_since_s = time.monotonic()
         self._paused_since_s: float | None = None
         self._praised_epoch = 0
@@ -196,6 +198,7 @@ class InferenceSession:
     def _start_step(self, labels: list[int], rows: int) -> asyncio.Future[torch.Tensor]:
         if not len(self._waiting):
             self._last_progress_s = time.monotonic()
+            self._busy_since_s = math.inf
         number, effects = self._machine.step(labels, rows)
         future: asyncio.Future[torch.Tensor] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -247,6 +250,7 @@ class InferenceSession:
     def _deliver(self, effect: Deliver) -> None:
         now = time.monotonic()
         self._last_progress_s = now
+        self._busy_since_s = math.inf
         self.counters.results_in += 1
         if self._praised_epoch != self._machine.epoch:
             self._praised_epoch = self._machine.epoch
@@ -314,6 +318,8 @@ class InferenceSession:
         if isinstance(message, SessionError):
             logger.info("%s says %s: %s", peer_id, message.code, message.message)
             self._last_error = message
+            if message.code == "busy":
+                self._busy_since_s = min(self._busy_since_s, time.monotonic())
             self._carry_out(self._machine.on_error(message))
         elif isinstance(message, BindAck):
             self._carry_out(self._machine.on_ack(message))
@@ -400,7 +406,8 @@ class InferenceSession:
             self._carry_out(machine.on_lost(silent, "it does not answer a bind"))
         if not self._waiting or self._error is not None:
             return
-        if now - self._last_progress_s > RECOVER_S:
+        # Replays for want of room are no progress: two sessions could take turns at them for ever.
+        if now - min(self._last_progress_s, self._busy_since_s) > RECOVER_S:
             self._fail(self._why_stuck())
         elif now - max(self._phase_since_s, self._last_progress_s) > STALL_S and machine.is_bound:
             logger.warning("no progress for %d s: binding the route anew", STALL_S)

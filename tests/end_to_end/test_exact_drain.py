@@ -7,7 +7,7 @@ import torch
 
 from server.session_table import Refused
 from tests.end_to_end.exact import check_answer, prompt, small_model
-from tests.end_to_end.swarm import BlockServer, Offer, open_swarm, until
+from tests.end_to_end.swarm import BlockServer, Client, Offer, open_swarm, until
 
 SPANS = [(0, 2), (2, 5), (5, 6)]
 FAST = 1e5
@@ -19,6 +19,14 @@ def offers_with_spare(hop: int) -> list[Offer]:
     return [*(Offer(*span, blocks_per_s=FAST) for span in SPANS), Offer(*SPANS[hop], blocks_per_s=100.0)]
 
 
+async def drain(server: BlockServer, client: Client) -> None:
+    """Let it drain, and wait until the client has heard."""
+    connection = client.network.connection(server.peer_id)
+    assert connection is not None
+    server.drain()
+    await until(lambda: connection.is_draining, 2.0, "the client is told")
+
+
 @HOPS
 async def test_a_server_that_drains_hands_its_pages_over(hop: int) -> None:
     model, ids = small_model("llama"), prompt(1, 150)
@@ -27,7 +35,7 @@ async def test_a_server_that_drains_hands_its_pages_over(hop: int) -> None:
         old, spare = swarm.servers[hop], swarm.servers[3]
         async with client.session() as session:
             ids = await check_answer(model, session, ids, 6)
-            old.drain()
+            await drain(old, client)
             await check_answer(model, session, ids, 6)
             assert swarm.path(session)[hop] is spare
             assert old.host.num_exports == 1
@@ -47,7 +55,7 @@ async def test_a_drain_changes_no_bit_in_bf16() -> None:
             async with client.session() as session:
                 parts = [await session.feed(ids[:100], rows=100)]
                 if is_drained:
-                    swarm.servers[1].drain()
+                    await drain(swarm.servers[1], client)
                 parts += [await session.feed(ids[100:101]), await session.feed(ids[101:], rows=19)]
                 assert (swarm.path(session)[1] is swarm.servers[3]) == is_drained
             outputs.append(torch.cat(parts))
@@ -69,7 +77,7 @@ async def test_a_copy_that_fails_is_replaced_by_a_replay(fail: Callable[[BlockSe
         old.host.before_export = lambda: fail(old)  # type: ignore[method-assign]
         async with client.session() as session:
             ids = await check_answer(model, session, ids, 6)
-            old.drain()
+            await drain(old, client)
             await check_answer(model, session, ids, 6)
             assert swarm.path(session)[1] is spare
             assert old.host.num_exports == 1

