@@ -64,7 +64,7 @@ class Examinee:
     def _answer_batch(self, prompts: Sequence[str]) -> list[str]:
         inputs = self._tokenizer(prompts, padding=True, return_tensors="pt", add_special_tokens=False)
         with torch.inference_mode():
-            output = self._model.generate(  # type: ignore[misc]
+            output = self._model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 max_new_tokens=MAX_ANSWER_TOKENS,
