@@ -23,6 +23,7 @@ from swarm.checkpoint.skeleton import (
     PassThrough,
     Skeleton,
     build_skeleton,
+    cache_keyword,
     does_block_return_tuple,
     neutralize_ends,
     on_meta,
@@ -207,7 +208,7 @@ def _kv_bytes_per_token(skeleton: Skeleton, dtype: torch.dtype) -> int:
     hidden = torch.empty(1, 1, hidden_size, dtype=dtype, device="meta")
     try:
         with torch.no_grad():
-            base(inputs_embeds=hidden, past_key_values=cache, use_cache=True)
+            base(inputs_embeds=hidden, use_cache=True, **{cache_keyword(base): cache})
     except MALFORMED as error:
         logger.debug("a block does not run to its end without weights: %s", error)  # some experts do not
     cached = [getattr(layer, kind, None) for layer in cache.layers[:1] for kind in ("keys", "values")]

@@ -17,7 +17,7 @@ from server.adapters import find_adapter
 from server.attention import ATTENTION, Chunk, RaggedBatch, RaggedCache, current_batch, running_batch
 from server.kv_cache import PAGE_TOKENS, KVPool
 from server.kv_extents import Pair
-from swarm.checkpoint.skeleton import PassThrough, find_layers
+from swarm.checkpoint.skeleton import PassThrough, cache_keyword, find_layers
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
 
@@ -77,6 +77,7 @@ class SpanModel:
         self.dtype = next(p.dtype for p in own.parameters() if p.is_floating_point())
         self._wrap(blocks)
         model.config._attn_implementation = ATTENTION
+        self._cache_keyword = cache_keyword(model)
 
     def _wrap(self, blocks: nn.ModuleList) -> None:
         returns_tuple = self.adapter is not None and self.adapter.returns_tuple
@@ -114,12 +115,9 @@ class SpanModel:
             batch = RaggedBatch(chunks)
             batch.hidden = batch.hidden.to(self.device, self.dtype)
             with running_batch(batch):
-                self.model(
-                    inputs_embeds=batch.hidden,
-                    position_ids=batch.position_ids.to(self.device),
-                    past_key_values=RaggedCache(batch, self._sliding),
-                    use_cache=True,
-                )
+                cache = {self._cache_keyword: RaggedCache(batch, self._sliding)}
+                position_ids = batch.position_ids.to(self.device)
+                self.model(inputs_embeds=batch.hidden, position_ids=position_ids, use_cache=True, **cache)
             output = batch.hidden[0].cpu()
         found = {place.chunk: output[place.first : place.last] for place in batch.places}
         for chunk in chunks:

@@ -69,8 +69,7 @@ class Dht:
         """
         record = open_any_record(raw, self._transport.peer_id, time.time(), slack_s=0.0)
         await self._rejoin()
-        stored = await self._node.store(_key_of(record), raw, record.expires_at, subkey=record.peer)
-        return bool(stored)
+        return bool(await self._node.store(_key_of(record), raw, record.expires_at, subkey=record.peer))
 
     async def find_servers(self, fingerprint: str) -> tuple[ServerRecord, ...]:
         """Verified records of the servers of one model, by peer id.
@@ -106,10 +105,9 @@ class Dht:
     async def _find(self, key: str) -> dict[str, bytes]:
         await self._rejoin()
         found = await self._node.get(key, latest=True)
-        if found is None or not isinstance(found.value, dict):
-            return {}
-        newest = sorted(found.value.items(), key=lambda item: -item[1].expiration_time)[:MAX_SUBKEYS]
-        return {peer: item.value for peer, item in newest if isinstance(item.value, bytes)}
+        items = found.value.items() if found is not None and isinstance(found.value, dict) else ()
+        newest = sorted(items, key=lambda item: -item[1].expiration_time)
+        return {peer: item.value for peer, item in newest[:MAX_SUBKEYS] if isinstance(item.value, bytes)}
 
     async def _rejoin(self) -> None:
         """Greet the initial peers again if we lost everybody: they may have been restarted."""
@@ -130,13 +128,16 @@ class Dht:
 
 
 @asynccontextmanager
-async def open_dht(transport: Transport, initial_peers: Sequence[str] = ()) -> AsyncIterator[Dht]:
+async def open_dht(
+    transport: Transport, initial_peers: Sequence[str] = (), is_client: bool = False
+) -> AsyncIterator[Dht]:
     """Join the DHT of `initial_peers`; without any, start a new one. Leaves it with the block.
 
-    Raises ConfigError within JOIN_S if none of them answers, or if our clock differs from theirs by more
-    than 3 s.
+    A client asks and announces but keeps nothing for others, which is right for a short stay. Raises
+    ConfigError within JOIN_S if none of them answers, or if our clock differs from theirs by more than 3 s.
     """
-    node = await _joined(transport, [p for p in initial_peers if not p.endswith(f"/p2p/{transport.peer_id}")])
+    others = [peer for peer in initial_peers if not peer.endswith(f"/p2p/{transport.peer_id}")]
+    node = await _joined(transport, others, is_client or not transport.addresses)
     try:
         yield Dht(node, transport, initial_peers)
     finally:
@@ -156,10 +157,10 @@ async def announce_forever(
                 await changed.wait()
 
 
-async def _joined(transport: Transport, initial_peers: Sequence[str]) -> DHTNode:
+async def _joined(transport: Transport, initial_peers: Sequence[str], is_client: bool) -> DHTNode:
     """A node that others may ask; behind a firewall, one that only asks. Raises ConfigError."""
     try:
-        return await _created(transport, initial_peers, is_client=not transport.addresses)
+        return await _created(transport, initial_peers, is_client)
     except ValidationError as error:
         if "can't access" not in str(error):
             raise ConfigError(_CLOCK) from error
@@ -168,11 +169,9 @@ async def _joined(transport: Transport, initial_peers: Sequence[str]) -> DHTNode
 
 
 async def _created(transport: Transport, initial_peers: Sequence[str], is_client: bool) -> DHTNode:
-    nodes: list[DHTNode] = []
+    nodes: list[DHTNode] = []  # to clean up even what is refused before `create` returns it
 
     class Node(DHTNode):  # type: ignore[misc]
-        """A node that we can clean up even if it is refused before `create` returns it."""
-
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             nodes.append(self)

@@ -259,10 +259,10 @@ def test_checks_need_the_developers_tools_and_one_failure_hides_no_other(launche
 @pytest.mark.parametrize(
     ("given", "passed_on"),
     [
-        ([], "[-m][not slow]"),
-        (["--all", "-x"], "[-x]"),
+        ([], f"[-m][not slow][-n][{min(4, os.cpu_count() or 1)}][--dist][loadfile]"),
+        (["--all", "-x"], "[-x][-o][asyncio_debug=true]"),
         (["tests/a b.py", "-k", "c d"], "[-m][not slow][tests/a b.py][-k][c d]"),
-        (["-m", "gpu", "--all"], "[-m][gpu]"),
+        (["-m", "gpu", "--all"], "[-m][gpu][-o][asyncio_debug=true]"),
     ],
 )
 def test_tests_follow_the_checks_and_slow_ones_wait_for_all(

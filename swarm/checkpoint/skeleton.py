@@ -6,6 +6,7 @@ hidden states through.
 """
 
 import copy
+import inspect
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -195,6 +196,11 @@ def _run(base: PreTrainedModel, hidden: Tensor) -> Any:
     except MALFORMED as error:
         logger.debug("a model of blocks that do nothing fails: %s", error)
         return None
+
+
+def cache_keyword(model: PreTrainedModel) -> str:
+    """Name the argument by which this version of transformers gives the model its KV cache."""
+    return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
 
 
 def restore_buffers(model: PreTrainedModel, device: torch.device | str = "cpu") -> None:

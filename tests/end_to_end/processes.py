@@ -2,8 +2,9 @@
 
 `python -m tests.end_to_end.processes FOLDER` is the forge: it has imported everything once and forks a
 process for every line of standard input, `[name, module, argument, ...]`, so that a server is there in one
-second instead of five. What a child writes goes to FOLDER/name.log; FOLDER/name.pid says that it was
-started and FOLDER/name.exit with which code it ended. The forge and its children end with its parent.
+second instead of five. What a child writes goes to FOLDER/name.out and FOLDER/name.log (its standard error);
+FOLDER/name.pid says that it was started and FOLDER/name.exit with which code it ended. The forge and its
+children end with its parent.
 """
 
 import importlib
@@ -22,7 +23,12 @@ from pathlib import Path
 from typing import Any
 
 LOCAL = ("--host-maddrs", "/ip4/127.0.0.1/tcp/0")
-IMPORTS = ("server.block_server", "swarm.bootstrap", "transformers.models.llama.modeling_llama")
+IMPORTS = (
+    "server.block_server",
+    "swarm.bootstrap",
+    "swarm.commands.generate",
+    "transformers.models.llama.modeling_llama",
+)
 START_S = 60.0
 POLL_S = 0.02
 
@@ -47,8 +53,13 @@ class Service:
     addresses: tuple[str, ...] = ()
 
     @property
+    def output(self) -> str:
+        """What it wrote to standard output so far."""
+        return (self.folder / f"{self.name}.out").read_text(encoding="utf-8", errors="replace")
+
+    @property
     def log(self) -> str:
-        """What it said so far."""
+        """What it wrote to standard error so far."""
         return (self.folder / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
 
     @property
@@ -101,11 +112,20 @@ class Forge:
 
     def start(self, module: str, *arguments: str) -> Service:
         """Start `python -m module arguments`, with a ready file of its own."""
+        service = self._next_service(module)
+        return self._fork(service, module, *arguments, "--ready-file", f"{self._folder / service.name}.json")
+
+    def run(self, module: str, *arguments: str) -> Service:
+        """Start `python -m module arguments` as it is."""
+        return self._fork(self._next_service(module), module, *arguments)
+
+    def _next_service(self, module: str) -> Service:
         self._number += 1
-        service = Service(f"{module}-{self._number}", self._folder)
-        ready = ("--ready-file", str(self._folder / f"{service.name}.json"))
+        return Service(f"{module}-{self._number}", self._folder)
+
+    def _fork(self, service: Service, *command: str) -> Service:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([service.name, module, *arguments, *ready]) + "\n")
+        self._process.stdin.write(json.dumps([service.name, *command]) + "\n")
         self._process.stdin.flush()
         path = self._folder / f"{service.name}.pid"
         wait_until(path.exists, START_S, "the forge does not work")
@@ -163,7 +183,7 @@ class ProcessSwarm:
 def open_forge(folder: Path) -> Iterator[Forge]:
     """Run the forge for the length of the block."""
     command = [sys.executable, "-m", "tests.end_to_end.processes", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HOME": str(folder)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment) as process:
         try:
             yield Forge(process, folder)
@@ -225,7 +245,9 @@ def _forked(folder: Path, name: str, command: list[str]) -> int:
     if pid == 0:
         code = 70
         try:
-            code = _run(folder / f"{name}.log", parent, command)
+            code = _run(folder / name, parent, command)
+        except SystemExit as end:
+            code = int(end.code or 0)
         except BaseException:  # noqa: BLE001 - the process ends here; its log says why
             traceback.print_exc()
         finally:
@@ -234,14 +256,14 @@ def _forked(folder: Path, name: str, command: list[str]) -> int:
     return pid
 
 
-def _run(log: Path, parent: int, command: list[str]) -> int:
+def _run(base: Path, parent: int, command: list[str]) -> int:
     from demo.zygote import die_with
 
     die_with(parent)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    for number, suffix in enumerate(("out", "log"), start=1):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        os.dup2(os.open(f"{base}.{suffix}", flags, 0o600), number)
     module: Any = importlib.import_module(f"{command[0]}.__main__")
     code: int = module.main(command[1:])
     sys.stdout.flush()

@@ -189,8 +189,11 @@ class BlockServer(Peer):
         self._serving.push_draining(int(GONE_S * 1000))
 
     async def _announce(self) -> None:
-        """Not a node of the DHT for longer than this takes: one whose p2pd was killed needs 3 s to end."""
-        async with open_dht(self.transport, self._initial_peers) as dht:
+        """Not a node of the DHT for longer than this takes: one whose p2pd was killed needs 3 s to end.
+
+        As a client: what others stored here would be lost as soon as we leave.
+        """
+        async with open_dht(self.transport, self._initial_peers, is_client=True) as dht:
             await dht.announce(seal_record(self.record(), self.transport.identity.sign))
 
     async def _announce_forever(self) -> None:

@@ -65,8 +65,6 @@ async def test_a_server_may_go_right_after_the_prompt(hop: int) -> None:
         await finish(swarm, session, ids)
 
 
-# In the long form until a stall that it sometimes meets is understood.
-@pytest.mark.slow
 @pytest.mark.parametrize("pair", [(0, 1), (0, 2), (1, 2)], ids=["first two", "both ends", "last two"])
 async def test_two_servers_may_go_at_once(pair: tuple[int, int]) -> None:
     ids = prompt(4, 150)

@@ -23,6 +23,7 @@ SPANS = [(0, 2), (2, 5), (5, 6)]
 PRIMARY, SPARE = 1e5, 100.0
 ANSWER_TOKENS = 32
 PROMPT_TOKENS = 7
+ROOM_TOKENS = 1 << 15  # 32 sessions, each granted 256 at once, and twice while one moves
 HOPS = pytest.mark.parametrize("hop", [0, 1, 2], ids=["first", "middle", "last"])
 
 
@@ -61,8 +62,8 @@ class Talks:
 @asynccontextmanager
 async def talks_at(model: SmallModel, positions: Sequence[int], num_spares: int = 1) -> AsyncIterator[Talks]:
     """Three hops and spares, and a session at every one of `positions` of its answer."""
-    primaries = [Offer(start, end, blocks_per_s=PRIMARY) for start, end in SPANS]
-    spares = [Offer(start, end, blocks_per_s=SPARE) for start, end in SPANS] * num_spares
+    primaries = [Offer(start, end, ROOM_TOKENS, PRIMARY) for start, end in SPANS]
+    spares = [Offer(start, end, ROOM_TOKENS, SPARE) for start, end in SPANS] * num_spares
     async with open_swarm(model, *primaries, *spares) as swarm:
         client = await swarm.client()
         async with AsyncExitStack() as stack:

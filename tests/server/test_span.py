@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from server.attention import Chunk
 from server.block_loader import load_span
 from server.kv_cache import KVPool
-from server.span import SpanModel
+from server.span import SpanModel, find_blocks
 from server.verify import verify_span
 from swarm.checkpoint import open_checkpoint
 from swarm.errors import ConfigError
@@ -180,10 +182,33 @@ def test_the_start_up_comparison_refuses_what_differs(llama: Path) -> None:
         verify_span(model)
 
 
-@pytest.mark.parametrize("family", ["gptj", "codegen"])
-def test_a_family_outside_of_the_attention_interface_is_refused_in_one_sentence(family: str) -> None:
-    base = random_base(make_config(family, rotary_dim=8))
-    with pytest.raises(ConfigError, match="cannot be split yet"):
+class OwnAttention(nn.Module):
+    """Attends in its own way, as families do that transformers has not moved to its interface yet."""
+
+    def __init__(self, stock: LlamaAttention, *, wants_mask: bool) -> None:
+        super().__init__()
+        self.stock = stock
+        self.wants_mask = wants_mask
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        if self.wants_mask:
+            hidden_states = hidden_states * kwargs["attention_mask"].shape[-1]
+        return self.stock.o_proj(self.stock.q_proj(hidden_states)), None
+
+
+@pytest.mark.parametrize(
+    ("wants_mask", "complaint"),
+    [(False, "does not go through transformers' attention interface"), (True, "cannot be split yet")],
+)
+def test_attention_outside_of_the_interface_is_refused_in_one_sentence(
+    wants_mask: bool, complaint: str
+) -> None:
+    base = random_base(make_config("llama"))
+    for block in find_blocks(base):
+        stock = block.self_attn
+        assert isinstance(stock, LlamaAttention)
+        block.self_attn = OwnAttention(stock, wants_mask=wants_mask)
+    with pytest.raises(ConfigError, match=complaint):
         verify_span(SpanModel(base, Span(0, 6)))
 
 
