@@ -369,13 +369,20 @@ class InferenceSession:
             await self._find_route()
 
     async def _find_route(self) -> None:
-        keep = tuple(hop for hop in self._machine.route if hop.peer_id not in self._lost)
-        try:
-            within_s = RECOVER_S if self._machine.epoch else FIRST_ROUTE_S
-            route = await self._network.reach_route(self._lost, keep, within_s)
-        except NoRouteError as error:
-            self._fail(error)
-            return
+        within_s = RECOVER_S if self._machine.epoch else FIRST_ROUTE_S
+        while True:
+            lost = frozenset(self._lost)
+            keep = tuple(hop for hop in self._machine.route if hop.peer_id not in lost)
+            try:
+                route = await self._network.reach_route(lost, keep, within_s)
+            except NoRouteError as error:
+                self._fail(error)
+                return
+            if not (self._lost - lost).intersection(hop.peer_id for hop in route):
+                break
+        # A loss is told by several streams. What came meanwhile is about servers that this route avoids:
+        # to bind once more would compute once more what is under way.
+        self._must_route.clear()
         self.bind(route)
 
     def bind(self, route: Route) -> None:

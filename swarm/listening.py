@@ -76,3 +76,8 @@ def nobody_answers(initial_peers: Sequence[str]) -> str:
         f"none of the initial peers answers ({', '.join(initial_peers)[:300]}): check that one of them runs, "
         "and that this machine reaches its address and port"
     )
+
+
+def first_line(error: BaseException) -> str:
+    """What p2pd has to say about a peer that cannot be had, without its frame."""
+    return re.sub(r"^Connect failed\. msg=", "", str(error)).partition("\n")[0][:200] or type(error).__name__

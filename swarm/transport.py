@@ -7,7 +7,6 @@ hivemind, of libp2p's daemon (p2pd) and of sockets are translated here and leave
 import asyncio
 import logging
 import os
-import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,11 +21,12 @@ from hivemind.utils.multiaddr import Multiaddr
 from swarm.background import finish, running
 from swarm.errors import ConfigError, PeerUnreachable, SwarmError
 from swarm.identity import Identity, holding, load_identity, temporary_identity
-from swarm.listening import check_host_maddrs, sentence_of_p2pd
+from swarm.listening import check_host_maddrs, first_line, sentence_of_p2pd
 from swarm.quiet import quiet_hivemind
 from swarm.streams import (
     FIRST_FRAME_S,
     MAX_BYTES_PER_PEER,
+    MAX_STREAMS,
     ByteBudget,
     EndOfStream,
     FrameStream,
@@ -76,7 +76,7 @@ class Transport:
         try:
             await self.p2p._client.connect(native_id(peer_id), maddrs)
         except (P2PDaemonError, OSError, EOFError, ValueError) as error:
-            raise PeerUnreachable(f"cannot reach {peer_id}: {_first_line(error)}", peer_id) from error
+            raise PeerUnreachable(f"cannot reach {peer_id}: {first_line(error)}", peer_id) from error
 
     async def open_stream(
         self,
@@ -97,7 +97,7 @@ class Transport:
             _, reader, writer = await self.p2p.call_binary_stream_handler(native_id(peer_id), protocol)
         except (P2PDaemonError, OSError, EOFError, ValueError) as error:
             raise PeerUnreachable(
-                f"no {protocol} stream to {peer_id}: {_first_line(error)}", peer_id
+                f"no {protocol} stream to {peer_id}: {first_line(error)}", peer_id
             ) from error
         return FrameStream(
             peer_id, reader, writer, StreamRules(limit, decoder), ByteBudget(MAX_BYTES_PER_PEER)
@@ -188,14 +188,10 @@ async def open_transport(
             "force_reachability": "public" if is_public else None,
         }
         transport = Transport(await _started(stack, arguments), identity)
-        stack.push_async_callback(_stopped, transport)
+        stack.push_async_callback(lambda: finish(transport._stop(), within_s=2 * STOP_S))
         await transport.refresh_addresses()
         async with running(transport._fail_with_p2pd()):
             yield transport
-
-
-async def _stopped(transport: Transport) -> None:
-    await finish(transport._stop(), within_s=2 * STOP_S)
 
 
 class _Guarded(P2P):  # type: ignore[misc]
@@ -205,6 +201,17 @@ class _Guarded(P2P):  # type: ignore[misc]
     def _make_process_args(*args: Any, **kwargs: Any) -> list[str]:
         guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(MAX_P2PD_FILES)]
         return [*guard, *P2P._make_process_args(*args, **kwargs)]
+
+    def _start_listening(self) -> None:
+        """As hivemind does, but a burst of one peer's streams (backlog: 100) must not cost others theirs."""
+
+        async def listen() -> None:
+            control = self._client.control
+            path = control.listen_maddr.value_for_protocol("unix")
+            async with await asyncio.start_unix_server(control._handler, path, backlog=MAX_STREAMS):
+                await asyncio.Future()
+
+        self._listen_task = asyncio.create_task(listen())  # noqa: TID251 - P2P ends it
 
 
 async def _started(stack: AsyncExitStack, arguments: dict[str, Any]) -> P2P:
@@ -289,7 +296,3 @@ def _parsed(maddr: str) -> Multiaddr:
         raise ConfigError(
             f"{maddr!r} is no multiaddress; one looks like /ip4/203.0.113.7/tcp/31337/p2p/12D3Koo..."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return re.sub(r"^Connect failed\. msg=", "", str(error)).partition("\n")[0][:200] or type(error).__name__

@@ -132,8 +132,6 @@ async def test_an_answer_can_be_tried_again_and_the_prompt_be_cut(place: Place) 
         await check_answer(model, session, prompt(15), 10)
 
 
-# In the long form until it holds on a busy machine as well.
-@pytest.mark.slow
 async def test_a_client_comes_back_and_nothing_is_computed_again(place: Place, tmp_path: Path) -> None:
     servers, identity = place.servers(THREE_HOPS), tmp_path / "identity"
     ids = prompt(16, 30)

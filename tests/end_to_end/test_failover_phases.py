@@ -43,6 +43,15 @@ async def test_a_server_may_go_before_the_prompt(hop: int) -> None:
         assert swarm.path(session)[hop] is swarm.servers[3]
 
 
+async def test_a_loss_that_several_streams_tell_of_costs_one_bind() -> None:
+    async with one_session(0) as (swarm, session):
+        await session.feed(prompt(8))
+        before = session.counters.rebinds
+        swarm.servers[0].kill()
+        await session.feed(prompt(9))
+        assert session.counters.rebinds == before + 1
+
+
 @HOPS
 async def test_a_server_may_go_while_a_prompt_comes_in_chunks(hop: int) -> None:
     ids = prompt(2, 700)

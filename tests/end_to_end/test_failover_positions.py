@@ -17,7 +17,7 @@ from tests.end_to_end.swarm import BlockServer, Offer, Swarm, open_swarm, spans
 from tests.models import FAMILIES
 
 # Half a minute each on two cores, and sensitive to false alarms when others use them.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SPANS = [(0, 2), (2, 5), (5, 6)]
 PRIMARY, SPARE = 1e5, 100.0
@@ -88,10 +88,14 @@ async def lose_between_steps(model: SmallModel, hop: int, positions: Sequence[in
         await talks.advance()
         talks.check_survivors()
         assert all(spans(talk.session.route) == SPANS for talk in talks.talks)
-        for number, server in enumerate(talks.path):
-            if number != hop:
-                assert server.executed_tokens == len(positions) * (PROMPT_TOKENS + ANSWER_TOKENS - 1)
-            assert server is not victim
+        assert victim not in talks.path
+        every_token_once = len(positions) * (PROMPT_TOKENS + ANSWER_TOKENS - 1)
+        assert {server.executed_tokens for server in talks.path[hop + 1 :]} <= {every_token_once}
+        # Those before it may have passed on the first step, which nobody took: twice if it went out again
+        # after the link was lost, before the server was.
+        first_steps = PROMPT_TOKENS + len(positions) - 1
+        for server in talks.path[:hop]:
+            assert server.executed_tokens - every_token_once in range(2 * first_steps + 1)
 
 
 async def lose_under_way(model: SmallModel, hop: int, positions: Sequence[int]) -> None:

@@ -337,7 +337,6 @@ async def test_who_knows_a_session_id_can_neither_read_nor_write_nor_end_the_ses
 # --- floods ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 async def test_one_peer_gets_so_many_streams_and_no_more(target: Target) -> None:
     async with attack(target) as attacker:
         streams = [await attacker.chain(None) for _ in range(MAX_STREAMS_PER_PEER)]
@@ -350,7 +349,6 @@ async def test_one_peer_gets_so_many_streams_and_no_more(target: Target) -> None
                 pass
 
 
-@pytest.mark.slow
 async def test_one_peer_gets_so_many_sessions_and_no_more(target: Target) -> None:
     async with attack(target) as attacker:
         control = await attacker.control()
@@ -362,7 +360,6 @@ async def test_one_peer_gets_so_many_sessions_and_no_more(target: Target) -> Non
         control.stream.close()
 
 
-@pytest.mark.slow
 async def test_who_asks_and_does_not_listen_is_cut_off(target: Target) -> None:
     async with attack(target) as attacker:
         control = await attacker.control()
