@@ -123,7 +123,7 @@ class SessionDriver:
         hidden: torch.Tensor = job.payload.to(self._dtype)
         while True:
             if not await self._rooms.wake(key):
-                raise KVFull("all KV pages of this server are in use")
+                raise KVFull("all KV pages of this server are in use, or the session is closed")
             cache = self._rooms.cache(key)
             try:
                 return await self._executor.run(

@@ -21,6 +21,7 @@ from server.session_table import Limits, Refused, SessionTable
 from server.sessions import HopSession
 from server.tensor_payloads import TensorOperations
 from server.victims import Candidate, choose_victim
+from server.waiting_line import rank_of
 from swarm.wire.blocks import PeerId, SessionId, Span
 from swarm.wire.messages import (
     Bind,
@@ -164,11 +165,9 @@ class Host:
             session = self.table.find(key, time.monotonic())
             if session.epoch != want.epoch:
                 return None
-            session.credit = max(session.credit, session.room(want.position))
-            if session.credit >= want.position:
-                return Credit(
-                    session=want.session, epoch=want.epoch, stage=session.stage, position=session.credit
-                )
+            credit = session.credit = max(session.credit, session.room(want.position))
+            if credit >= want.position:
+                return Credit(session=want.session, epoch=want.epoch, stage=session.stage, position=credit)
             if time.monotonic() >= deadline:
                 return _busy(want, session.stage, session.position)
             await self._wait_for_room(deadline)
@@ -254,7 +253,7 @@ class Host:
             await self.rooms.is_short.wait()
             self.rooms.is_short.clear()
             await self.rooms.bury()
-            key = choose_victim(self._candidates(), self.rooms.pool.capacity_pages)
+            key = choose_victim(self._candidates(), self.rooms.first_in_line())
             if key is None:
                 await asyncio.sleep(TICK_S)
             else:
@@ -269,14 +268,15 @@ class Host:
             await self.rooms.bury()
 
     def _candidates(self) -> Iterator[Candidate]:
-        now = time.monotonic()
+        now, greedy = time.monotonic(), self.rooms.greedy()
         for key, driver in self._drivers.items():
             session = driver.session
-            if self.table.get(key) is not session or not session.position or self.rooms.cache(key).is_away:
+            cache = self.rooms.cache(key) if self.table.get(key) is session else None
+            if cache is None or cache.is_away or not cache.own_pages:
                 continue
+            rank = rank_of(key, is_greedy=key.client in greedy)
             is_detached = self.table.holder(key) is None
-            pages = self.rooms.cache(key).own_pages
-            yield Candidate(key, pages, now - driver.last_used_s, is_detached, session.is_idle)
+            yield Candidate(key, rank, now - driver.last_used_s, is_detached, session.is_idle)
 
 
 async def _wait_until(condition: asyncio.Condition, seconds: float) -> None:

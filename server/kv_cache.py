@@ -213,6 +213,10 @@ class KVPool:
             cache.write(layer, start, keys, values)
         cache.used = start + tokens
 
+    def pages_for(self, cache: SessionCache, position: int) -> int:
+        """Return how many own pages `[0, position)` takes."""
+        return self._own_needed(cache, position)
+
     def _own_needed(self, cache: SessionCache, position: int) -> int:
         return self._pages.needed(cache.span, position - cache.shared_tokens)
 

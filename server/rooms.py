@@ -4,14 +4,18 @@ Bookkeeping happens in the event loop; tensors are touched on the compute thread
 """
 
 import asyncio
+import functools
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable
 
 from server.executor import Executor
 from server.kv_cache import KVPool, SessionCache
-from server.session_effects import SessionKey
+from server.session_effects import Room, SessionKey
 from server.session_table import KVRooms
-from swarm.wire.blocks import Span
+from server.waiting_line import Rank, WaitingLine, rank_of
+from swarm.wire.blocks import PeerId, Span
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +30,7 @@ class Rooms(KVRooms):
         """Set when somebody asked for room that was not there."""
         self.freed = asyncio.Event()
         """Set when pages were given back."""
+        self.line = WaitingLine()
         self._caches: dict[SessionKey, SessionCache] = {}
         self._retired: list[SessionCache] = []
 
@@ -33,10 +38,10 @@ class Rooms(KVRooms):
         """The cache of an open session."""
         return self._caches[key]
 
-    def open(self, key: SessionKey, span: Span) -> Callable[[int], int]:
+    def open(self, key: SessionKey, span: Span) -> Room:
         return self._keep(key, self.pool.open(span))
 
-    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Callable[[int], int] | None:
+    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Room | None:
         source = self._caches[parent]
         if source.is_away:
             return None
@@ -47,6 +52,7 @@ class Rooms(KVRooms):
         cache = self._caches.pop(key, None)
         if cache is not None:
             self._retired.append(cache)
+            self.line.leave(key)
             self.freed.set()
 
     async def bury(self) -> None:
@@ -61,13 +67,13 @@ class Rooms(KVRooms):
             self.pool.close(cache)
 
     async def wake(self, key: SessionKey) -> bool:
-        """Bring a spilled cache back; False if there is no room for it now."""
-        cache = self._caches[key]
-        if not cache.is_away:
-            return True
+        """Bring a spilled cache back; False if there is no room for it now, or the session is closed."""
+        cache = self._caches.get(key)
+        if cache is None or not cache.is_away:
+            return cache is not None
         is_back = await self.executor.call(lambda: self.pool.restore(cache))
-        if not is_back:
-            self.is_short.set()
+        if not is_back and key in self._caches:
+            self._wait(key, cache.used)
         return is_back
 
     async def put_aside(self, key: SessionKey, is_idle: Callable[[], bool]) -> bool:
@@ -83,14 +89,50 @@ class Rooms(KVRooms):
         self._caches[key] = self.pool.open(old.span)
         self._retired.append(old)
 
-    def _keep(self, key: SessionKey, cache: SessionCache) -> Callable[[int], int]:
-        self._caches[key] = cache
-        return lambda position: self._grant(key, position)
+    def first_in_line(self) -> Rank | None:
+        """The rank of the session that is served next."""
+        return self.line.first(time.monotonic())
 
-    def _grant(self, key: SessionKey, position: int) -> int:
+    def greedy(self, wanting: SessionKey | None = None, wanted_pages: int = 0) -> frozenset[PeerId]:
+        """Clients with more than a fair share of the pages, if `wanting` had got what it waits for."""
+        held: Counter[PeerId] = Counter()
+        for key, cache in self._caches.items():
+            if cache.own_pages or key == wanting:
+                held[key.client] += max(cache.own_pages, wanted_pages if key == wanting else 0)
+        share = self.pool.capacity_pages / max(1, len(held))
+        return frozenset(client for client, pages in held.items() if pages > share)
+
+    def _keep(self, key: SessionKey, cache: SessionCache) -> Room:
+        self._caches[key] = cache
+        return functools.partial(self._grant, key)
+
+    def _grant(self, key: SessionKey, position: int, *, is_ahead: bool = False) -> int:
         cache = self._caches[key]
         if cache.is_away:
             return position if self.pool.free_tokens(len(cache.span)) >= position else 0
-        if not self.pool.reserve(cache, position):
-            self.is_short.set()
+        if self._is_served(key, position, is_ahead=is_ahead):
+            self.line.leave(key)
+        elif not is_ahead:
+            self._wait(key, position)
         return self.pool.reserved(cache)
+
+    def _is_served(self, key: SessionKey, position: int, *, is_ahead: bool) -> bool:
+        cache = self._caches[key]
+        if position <= self.pool.reserved(cache):
+            return not is_ahead
+        return self._is_next(key, position, is_ahead=is_ahead) and self.pool.reserve(cache, position)
+
+    def _is_next(self, key: SessionKey, position: int, *, is_ahead: bool) -> bool:
+        first = self.first_in_line()
+        return first is None or (not is_ahead and self._rank(key, position) <= first)
+
+    def _wait(self, key: SessionKey, position: int) -> None:
+        """Ask for room to be made. What can never be had keeps nobody else waiting."""
+        pages = self.pool.pages_for(self._caches[key], position)
+        if pages <= self.pool.capacity_pages:
+            self.line.join(key, self._rank(key, position), time.monotonic())
+            self.is_short.set()
+
+    def _rank(self, key: SessionKey, position: int) -> Rank:
+        pages = self.pool.pages_for(self._caches[key], position)
+        return rank_of(key, is_greedy=key.client in self.greedy(key, pages))

@@ -1,10 +1,21 @@
 """What a hop's session asks of whoever drives it, its name, and its counters."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from server.replay_log import Payload
 from swarm.wire.blocks import PeerId, SessionId
 from swarm.wire.messages import Message, NextHop
+
+
+class Room(Protocol):
+    """Where a session's tokens find room."""
+
+    def __call__(self, position: int, *, is_ahead: bool = False) -> int:
+        """Grant room for `[0, position)` if there is some; return the highest position granted so far.
+
+        `is_ahead` says that it is not needed yet: nobody has to give way for it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

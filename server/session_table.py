@@ -1,15 +1,15 @@
 """All sessions of a server: names, who may speak for them, leases, tombstones, limits. No I/O, no clock.
 
-The table decides; `server/control.py` and `server/chain.py` carry it out. Time is an argument (seconds of
+The table decides; `server/host.py` carries it out. Time is an argument (seconds of
 any monotonic clock).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from server.replay_log import LogBudget
-from server.session_effects import Effect, SessionKey
+from server.session_effects import Effect, Room, SessionKey
 from server.sessions import HopSession, new_session
 from swarm.wire.blocks import PeerId, SessionId, Span
 from swarm.wire.bounds import ErrorCode
@@ -50,11 +50,11 @@ class _Holder:
 class KVRooms:
     """What the table needs of the KV pool: caches by key, made, forked, given back."""
 
-    def open(self, key: SessionKey, span: Span) -> Callable[[int], int]:
+    def open(self, key: SessionKey, span: Span) -> Room:
         """Make an empty cache; the result grants room up to a position and returns what is granted."""
         raise NotImplementedError
 
-    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Callable[[int], int] | None:
+    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Room | None:
         """Make a cache that shares the parent's first `position` tokens; None if that cannot be had."""
         raise NotImplementedError
 

@@ -13,13 +13,12 @@ the new epoch holds, and everything above is written again before it is read.
 """
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
 from server.replay_log import LogBudget, Payload, ReplayLog, replayed_steps
-from server.session_effects import Counters, Effect, Execute, Link, SendNext, SessionKey, Tell
+from server.session_effects import Counters, Effect, Execute, Link, Room, SendNext, SessionKey, Tell
 from swarm.wire.blocks import PeerId, Span
 from swarm.wire.bounds import ErrorCode
 from swarm.wire.messages import (
@@ -53,14 +52,13 @@ class _Work:
 class HopSession:
     """One session on one hop.
 
-    `room(position)` grants KV room for `[0, position)` if there is some and returns the highest position
-    granted so far: bookkeeping with integers, the only thing that is asked back.
+    `room` grants KV room: bookkeeping with integers, the only thing that is asked back.
     """
 
     key: SessionKey
     span: Span
     log: ReplayLog
-    room: Callable[[int], int]
+    room: Room
     credit_ahead: int = 256
     epoch: int = -1
     stage: int = 0
@@ -106,7 +104,7 @@ class HopSession:
         """
         return self._done.tag_at(position) == tag
 
-    def fork(self, key: SessionKey, position: int, tag: int, room: Callable[[int], int]) -> "HopSession":
+    def fork(self, key: SessionKey, position: int, tag: int, room: Room) -> "HopSession":
         """A child that shares `[0, position)`; the caller has asked `can_fork` and forks the KV cache."""
         child = HopSession(key, self.span, self.log.fork(position), room, self.credit_ahead)
         child._done = self._done.copy()
@@ -135,7 +133,7 @@ class HopSession:
         """The connection to the successor stands, or cannot be had: acknowledge the bind."""
         if epoch != self.epoch:
             return []
-        self._has_room(max(self.commit, self._done.length) + self.credit_ahead)
+        self._grant_ahead(max(self.commit, self._done.length))
         ack = BindAck(
             session=self.key.session,
             epoch=self.epoch,
@@ -261,6 +259,10 @@ class HopSession:
             self.credit = max(self.credit, self.room(end))
         return end <= self.credit
 
+    def _grant_ahead(self, position: int) -> None:
+        """Grant what nobody else needs, before the client has to ask for it."""
+        self.credit = max(self.credit, self.room(position + self.credit_ahead, is_ahead=True))
+
     def _accept(self, message: Step | StateStep, payload: Payload) -> list[Effect]:
         self._planned.truncate(message.position, message.base_tag)
         self._planned.push(message.position + message.num_tokens, message.tag)
@@ -303,7 +305,7 @@ class HopSession:
         if self.credit - position > self.credit_ahead // 2:
             return []
         before = self.credit
-        self._has_room(position + self.credit_ahead)
+        self._grant_ahead(position)
         if self.credit == before:
             return []
         return [
@@ -363,7 +365,7 @@ class HopSession:
 
 
 def new_session(
-    key: SessionKey, span: Span, budget: LogBudget, room: Callable[[int], int], credit_ahead: int = 256
+    key: SessionKey, span: Span, budget: LogBudget, room: Room, credit_ahead: int = 256
 ) -> HopSession:
     """An empty session, to be bound."""
     return HopSession(key, span, ReplayLog(budget), room, credit_ahead)

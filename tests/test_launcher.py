@@ -136,9 +136,19 @@ def test_the_first_start_installs_and_the_second_does_not(launcher: Launcher) ->
         0,
         [str(launcher.folder), "-m", "server", "a model", "--num-blocks", "2"],
     )
-    assert re.search(r"installing into .venv.*\nmurmur: \[0 s\] .*\nmurmur: installed in \d+ s\n$", errors)
+    assert re.search(r"installing into .venv.*\n(murmur: \[0 s\] .*\n)?murmur: installed in \d+ s\n$", errors)
     assert launcher.run("status")[1:] == (f"{launcher.folder}\n-m\nswarm\nstatus\n", "")
     assert launcher.pip_calls() == [str(launcher.home)]
+
+
+def test_an_installation_says_what_it_is_at(launcher: Launcher) -> None:
+    with launcher.started_installing() as process:
+        assert process.stderr is not None
+        assert "installing into .venv" in process.stderr.readline()
+        assert re.match(r"murmur: \[\d+ s\] (starting pip|looking up torch<2.14)", process.stderr.readline())
+        launcher.clear("hold")
+        process.communicate(timeout=STEP_S)
+        assert process.returncode == 0
 
 
 def test_a_later_start_adds_less_than_a_second(launcher: Launcher) -> None:

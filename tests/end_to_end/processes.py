@@ -55,12 +55,16 @@ class Service:
     @property
     def output(self) -> str:
         """What it wrote to standard output so far."""
-        return (self.folder / f"{self.name}.out").read_text(encoding="utf-8", errors="replace")
+        return self._said("out")
 
     @property
     def log(self) -> str:
         """What it wrote to standard error so far."""
-        return (self.folder / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
+        return self._said("log")
+
+    def _said(self, suffix: str) -> str:
+        path = self.folder / f"{self.name}.{suffix}"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     @property
     def exit_code(self) -> int | None:

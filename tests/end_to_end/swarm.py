@@ -67,6 +67,11 @@ class Peer:
     def peer_id(self) -> PeerId:
         return self.transport.peer_id
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it is left, after `kill`."""
+        return self._task is not None and self._task.done()
+
     async def start(self) -> None:
         """Live in a task of our own. Raises what prevents it."""
         started = asyncio.Event()

@@ -145,6 +145,7 @@ async def test_a_client_comes_back_and_nothing_is_computed_again(place: Place, t
     ticket = session.ticket()
     client.kill()
     await session_is_open.__aexit__(None, None, None)
+    await until(lambda: client.has_ended, 10.0, "the client has given up its identity")
     await until(lambda: not any(server.host.num_attached for server in servers), 3.0, "the client is gone")
     again = await place.swarm.client(identity=identity)  # it knows shorter routes as well
     async with again.session(ticket=ticket, ids=[*ids, *answer.ids]) as session:

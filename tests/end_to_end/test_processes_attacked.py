@@ -21,7 +21,9 @@ import torch
 from swarm.checkpoint import open_checkpoint
 from swarm.client import SwarmModel
 from swarm.errors import PeerUnreachable
-from swarm.streams import MAX_STREAMS_PER_PEER
+from swarm.streams import MAX_STREAMS_PER_PEER, FrameStream
+from swarm.transport import open_transport
+from swarm.wire.frames import FROM_CHAIN, MAX_CHAIN_FRAME_BYTES
 from swarm.wire.messages import (
     BindAck,
     Close,
@@ -43,6 +45,7 @@ from tests.end_to_end.attacker import (
     Attacker,
     Control,
     hidden,
+    next_hop,
     open_attacker,
     refusal_on,
     step,
@@ -51,6 +54,7 @@ from tests.end_to_end.conversations import answer, expected_ids, open_client
 from tests.end_to_end.processes import Forge, ProcessSwarm, Service, open_process_swarm
 
 NUM_TOKENS = 40
+KV_TOKENS = 16_384  # what a server has by default
 MAX_GROWTH_BYTES = 16 << 20
 MAX_P2PD_GROWTH_BYTES = 64 << 20
 
@@ -104,7 +108,7 @@ async def attack(target: Target) -> AsyncIterator[Attacker]:
         control = await witness.control()
         async with model.session() as session:
             await answer(model, session, 2)
-        free = await free_tokens(control)
+        free = await free_tokens(control, KV_TOKENS)
         before, p2pd_before = server.rss_bytes, server.p2pd_rss_bytes
         async with (
             talking(model, target.model),
@@ -283,6 +287,29 @@ async def test_a_successor_that_cannot_be_had_is_said_in_the_acknowledgement(tar
             assert isinstance(answered, BindAck)
             assert not answered.linked
             await control.stream.write(Close(session=session))
+
+
+async def test_a_successor_that_stops_reading_costs_its_own_session_and_no_other(target: Target) -> None:
+    async def be_deaf(stream: FrameStream) -> None:
+        await asyncio.Event().wait()
+
+    async with attack(target) as attacker, open_transport() as deaf:
+        await deaf.serve(CHAIN, be_deaf, limit=MAX_CHAIN_FRAME_BYTES, decoder=FROM_CHAIN)
+        control = await attacker.control()
+        way = next_hop(deaf)
+        name, stream = await attacker.opened(control, end=3, num_stages=2, next=way)
+
+        async def send() -> None:
+            for seq in range(10_000):  # over and over from the start: every step takes back the one before
+                await stream.write(step(128, seq=seq), [hidden(128)])
+
+        sending = asyncio.create_task(send())
+        refusal = await control.next()
+        assert isinstance(refusal, SessionError)
+        assert (refusal.session, refusal.code) == (name, "busy")
+        sending.cancel()
+        stream.close()
+        await control.stream.write(Close(session=name))
 
 
 async def test_kinds_of_later_versions_are_unsupported_and_the_stream_goes_on(target: Target) -> None:

@@ -38,7 +38,8 @@ class Hop:
     def __init__(self, room: int = 1000, credit_ahead: int = 8) -> None:
         self.room = room
         self.budget = LogBudget(10_000, ListOperations(), chunk_tokens=4)
-        self.session = new_session(KEY, Span(0, 2), self.budget, lambda _: self.room, credit_ahead)
+        room_of = lambda position, **_: self.room  # noqa: E731 - it changes while a test runs
+        self.session = new_session(KEY, Span(0, 2), self.budget, room_of, credit_ahead)
         self.tokens: list[int] = []
         self.seq = 0
 
@@ -428,7 +429,7 @@ def test_a_dropped_cache_takes_its_log_and_its_credit_along() -> None:
 
 def forked(hop: Hop, position: int) -> HopSession:
     key = SessionKey(KEY.client, SessionId(b"c" * 16))
-    return hop.session.fork(key, position, name(*hop.tokens[:position]), lambda _: 1000)
+    return hop.session.fork(key, position, name(*hop.tokens[:position]), lambda position, **_: 1000)
 
 
 def test_a_child_shares_a_known_position() -> None:

@@ -1,12 +1,11 @@
 """The table of a server: names, who may speak for a session, leases, tombstones, limits."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from server.replay_log import LogBudget
-from server.session_effects import SessionKey
+from server.session_effects import Room, SessionKey
 from server.session_table import TOMBSTONE_S, KVRooms, Limits, Refused, SessionTable
 from server.sessions import HopSession
 from swarm.wire.blocks import PeerId, SessionId, Span
@@ -26,15 +25,15 @@ class FakeRooms(KVRooms):
         self.opened: dict[SessionKey, SessionKey | None] = {}
         self.can_share = True
 
-    def open(self, key: SessionKey, span: Span) -> Callable[[int], int]:
+    def open(self, key: SessionKey, span: Span) -> Room:
         self.opened[key] = None
-        return lambda position: position
+        return lambda position, **_: position
 
-    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Callable[[int], int] | None:
+    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Room | None:
         if not self.can_share:
             return None
         self.opened[key] = parent
-        return lambda wanted: wanted
+        return lambda position, **_: position
 
     def close(self, key: SessionKey) -> None:
         self.opened.pop(key, None)

@@ -6,13 +6,12 @@ a cache with the wrong contents cannot give a right answer.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from server.replay_log import LogBudget
 from server.session_effects import Effect as HopEffect
-from server.session_effects import Execute, Link, SendNext, SessionKey, Tell
+from server.session_effects import Execute, Link, Room, SendNext, SessionKey, Tell
 from server.session_table import KVRooms, Limits, Refused, SessionTable
 from server.sessions import HopSession
 from swarm.wire.blocks import PeerId, SessionId, Span
@@ -82,15 +81,15 @@ class Rooms(KVRooms):
         self.kv: dict[SessionKey, dict[int, list[int]]] = {}
         self.granted: dict[SessionKey, int] = {}
 
-    def open(self, key: SessionKey, span: Span) -> Callable[[int], int]:
+    def open(self, key: SessionKey, span: Span) -> Room:
         self.kv[key] = {block: [] for block in range(span.start, span.end)}
         self.granted[key] = 0
-        return lambda position: self._grant(key, position)
+        return lambda position, **_: self._grant(key, position)
 
-    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Callable[[int], int]:
+    def fork(self, parent: SessionKey, key: SessionKey, position: int) -> Room:
         self.kv[key] = {block: kv[:position] for block, kv in self.kv[parent].items()}
         self.granted[key] = position
-        return lambda wanted: self._grant(key, wanted)
+        return lambda position, **_: self._grant(key, position)
 
     def close(self, key: SessionKey) -> None:
         self.kv.pop(key, None)
