@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from swarm.background import running
-from swarm.errors import ConfigError
+from swarm.errors import ConfigError, MurmurError
 from swarm.wire.blocks import PeerId, Span
 
 LOCALHOST = "/ip4/127.0.0.1/tcp/0"
 READY_S = 60.0
 STOP_S = 6.0
 TICK_S = 0.05
+NUM_LAST_WORDS = 12  # a traceback's last calls, and its error
 
 Say = Callable[[str], None]
 
@@ -37,6 +38,8 @@ def run_service(order: dict[str, Any]) -> None:
         run(_bootstrap(order) if order["kind"] == "dht" else _block_server(order))
     except asyncio.CancelledError:
         return
+    except MurmurError as error:
+        print(f"{order['start']}: {error}", flush=True)  # noqa: T201
 
 
 async def _bootstrap(order: dict[str, Any]) -> None:
@@ -73,6 +76,7 @@ class Service:
     name: str
     span: Span | None
     ready_file: Path
+    log: Path
     pid: int = 0
     peer_id: PeerId | None = None
     addresses: tuple[str, ...] = ()
@@ -115,9 +119,8 @@ class PrivateSwarm:
         bootstrap = self._begin("bootstrap", None)
         await self._wait_ready(bootstrap)
         servers = [self._begin(f"server {number}", span) for number, span in enumerate(spans, 1)]
-        async with asyncio.TaskGroup() as group:
-            for server in servers:
-                group.create_task(self._wait_ready(server))
+        for server in servers:
+            await self._wait_ready(server)
 
     def kill(self, service: Service) -> None:
         """End a server as a power cut would."""
@@ -145,7 +148,7 @@ class PrivateSwarm:
         if service is None or service.pid != event["pid"] or self._is_ending:
             return
         if service.span is None or service.peer_id is None:
-            raise ConfigError(f"{service.name} could not be started; see {self._folder / 'log'}")
+            raise self._failure(service, "could not be started")
         self._say(f"{service.title} is gone; a new server takes its blocks")
         group.create_task(self._replace(service))
 
@@ -156,9 +159,15 @@ class PrivateSwarm:
 
     def _begin(self, name: str, span: Span | None) -> Service:
         self._num_started += 1
-        service = Service(name, span, self._folder / f"ready-{self._num_started}.json")
+        base = self._folder / str(self._num_started)
+        service = Service(name, span, base.with_suffix(".json"), base.with_suffix(".log"))
         self.services[name] = service
-        order: dict[str, Any] = {"start": name, "kind": "dht", "ready_file": str(service.ready_file)}
+        order: dict[str, Any] = {
+            "start": name,
+            "kind": "dht",
+            "ready_file": str(service.ready_file),
+            "log": str(service.log),
+        }
         if span is not None:
             order |= {
                 "kind": "server",
@@ -175,10 +184,18 @@ class PrivateSwarm:
                 while not service.ready_file.exists():  # noqa: ASYNC110 - the file is the only sign
                     await asyncio.sleep(TICK_S)
         except TimeoutError as error:
-            log = self._folder / "log"
-            raise ConfigError(f"{service.name} is not ready after {READY_S:.0f} s; see {log}") from error
+            raise self._failure(service, f"is not ready after {READY_S:.0f} s") from error
         ready = json.loads(service.ready_file.read_text(encoding="utf-8"))
         service.peer_id, service.addresses = PeerId(ready["peer_id"]), tuple(ready["addresses"])
+
+    def _failure(self, service: Service, what: str) -> ConfigError:
+        """Its log goes with the folder when the demo ends, so that the sentence has its last lines."""
+        try:
+            words = service.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            words = []
+        tail = "".join(f"\n  {line}" for line in words[-NUM_LAST_WORDS:])
+        return ConfigError(f"{service.name} {what}{'; its last words:' if tail else ''}{tail}")
 
     async def _events(self) -> AsyncIterator[dict[str, Any]]:
         """What the zygote says."""

@@ -15,7 +15,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -33,17 +32,17 @@ def die_with(parent_pid: int) -> None:
         os._exit(1)
 
 
-def fork_zygote(start: Start, log: Path) -> socket.socket:
+def fork_zygote(start: Start) -> socket.socket:
     """Fork the zygote; returns our end of the line to it: JSON objects, one a line.
 
-    We send {"start": name, ...} and {"stop": true}; it sends {"started": name, "pid": n} and
-    {"exited": name, "pid": n}.
+    We send {"start": name, "log": path, ...} and {"stop": true}; it sends {"started": name, "pid": n} and
+    {"exited": name, "pid": n}. What the service says is appended to the log.
     """
     ours, theirs = socket.socketpair()
     parent_pid = os.getpid()
     if os.fork() == 0:
         ours.close()
-        _run_child(lambda: _Zygote(theirs, start, log).run(parent_pid))
+        _run_child(lambda: _Zygote(theirs, start).run(parent_pid))
     theirs.close()
     return ours
 
@@ -64,10 +63,9 @@ def _run_child(work: Callable[[], None]) -> None:
 class _Zygote:
     """The zygote's own loop."""
 
-    def __init__(self, line: socket.socket, start: Start, log: Path) -> None:
+    def __init__(self, line: socket.socket, start: Start) -> None:
         self._line = line
         self._start = start
-        self._log = log
         self._children: dict[int, str] = {}
         self._unread = b""
 
@@ -103,7 +101,7 @@ class _Zygote:
     def _serve(self, order: dict[str, Any], parent_pid: int) -> None:
         die_with(parent_pid)
         self._line.close()
-        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)

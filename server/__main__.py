@@ -2,9 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from server.throughput import PREFILL_TOKENS
 from swarm.errors import ConfigError, MurmurError
 from swarm.signals import leave_on_signals
 from swarm.wire.blocks import Span, parse_span
@@ -86,9 +90,29 @@ def _span_of(text: str | None) -> Span | None:
         raise ConfigError(f"--blocks: {error}") from error
 
 
-def _check_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ConfigError(f"{name} must be 1 or more, not {value}")
+def _check_at_least(minimum: int, name: str, value: int | None) -> None:
+    if value is not None and value < minimum:
+        raise ConfigError(f"{name} must be {minimum} or more, not {value}")
+
+
+def _check_announced(public_name: str, maddrs: Sequence[str]) -> None:
+    """Raise ConfigError for what no record in the DHT can hold."""
+    from swarm.wire.bounds import Address
+    from swarm.wire.records import MAX_PEER_ID_LETTERS, Name
+
+    if not _fits(public_name, Name):
+        raise ConfigError("--public-name must be text of at most 64 letters, without tabs and line breaks")
+    for maddr in maddrs:
+        if not _fits(f"{maddr}/p2p/{'1' * MAX_PEER_ID_LETTERS}", Address):
+            raise ConfigError(f"--announce-maddrs must name shorter addresses than {maddr[:60]!r}...")
+
+
+def _fits(text: str, kind: object) -> bool:
+    try:
+        msgspec.msgpack.decode(msgspec.msgpack.encode(text), type=kind)
+    except (msgspec.MsgspecError, ValueError):  # what the command line got as no UTF-8 cannot be encoded
+        return False
+    return True
 
 
 def main(arguments: list[str]) -> int:
@@ -118,8 +142,10 @@ def _check(parsed: argparse.Namespace) -> None:
     from swarm.ready_file import check_ready_file
 
     _span_of(parsed.blocks)
-    for name in ("num_blocks", "kv_tokens", "threads"):
-        _check_positive(f"--{name.replace('_', '-')}", getattr(parsed, name))
+    _check_at_least(1, "--num-blocks", parsed.num_blocks)
+    _check_at_least(PREFILL_TOKENS, "--kv-tokens", parsed.kv_tokens)  # the measurement takes them in one step
+    _check_at_least(1, "--threads", parsed.threads)
+    _check_announced(parsed.public_name, parsed.announce_maddrs)
     check_model(parsed.model)
     check_initial_peers(parsed.initial_peers or ())
     check_host_maddrs(parsed.host_maddrs)

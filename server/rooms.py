@@ -71,8 +71,12 @@ class Rooms(KVRooms):
         cache = self._caches.get(key)
         if cache is None or not cache.is_away:
             return cache is not None
-        is_back = await self.executor.call(lambda: self.pool.restore(cache))
-        if not is_back and key in self._caches:
+        is_back = self._is_next(key, cache.used) and await self.executor.call(
+            lambda: self.pool.restore(cache)
+        )
+        if is_back:
+            self.line.leave(key)
+        elif key in self._caches:
             self._wait(key, cache.used)
         return is_back
 
@@ -108,21 +112,23 @@ class Rooms(KVRooms):
 
     def _grant(self, key: SessionKey, position: int, *, is_ahead: bool = False) -> int:
         cache = self._caches[key]
-        if cache.is_away:
-            return position if self.pool.free_tokens(len(cache.span)) >= position else 0
-        if self._is_served(key, position, is_ahead=is_ahead):
+        if self._is_served(cache, key, position, is_ahead=is_ahead):
             self.line.leave(key)
-        elif not is_ahead:
+            return max(position, self.pool.reserved(cache))
+        if not is_ahead:
             self._wait(key, position)
-        return self.pool.reserved(cache)
+        return 0 if cache.is_away else self.pool.reserved(cache)
 
-    def _is_served(self, key: SessionKey, position: int, *, is_ahead: bool) -> bool:
-        cache = self._caches[key]
-        if position <= self.pool.reserved(cache):
-            return not is_ahead
-        return self._is_next(key, position, is_ahead=is_ahead) and self.pool.reserve(cache, position)
+    def _is_served(self, cache: SessionCache, key: SessionKey, position: int, *, is_ahead: bool) -> bool:
+        if not cache.is_away and position <= self.pool.reserved(cache):
+            return True
+        if not self._is_next(key, position, is_ahead=is_ahead):
+            return False
+        if cache.is_away:  # it takes its pages when it comes back
+            return self.pool.free_tokens(len(cache.span)) >= position
+        return self.pool.reserve(cache, position)
 
-    def _is_next(self, key: SessionKey, position: int, *, is_ahead: bool) -> bool:
+    def _is_next(self, key: SessionKey, position: int, *, is_ahead: bool = False) -> bool:
         first = self.first_in_line()
         return first is None or (not is_ahead and self._rank(key, position) <= first)
 

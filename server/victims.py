@@ -41,5 +41,5 @@ def _is_ripe(candidate: Candidate, first: Rank | None) -> bool:
         return True
     if candidate.rank.is_greedy and (first is None or not first.is_greedy):
         return True
-    is_before = first is None or first < candidate.rank
+    is_before = first is None or first.lot < candidate.rank.lot  # greed differs from server to server
     return candidate.unused_s > (SPARED_S if is_before else SPARED_BY_LATER_S)

@@ -15,8 +15,8 @@ T = TypeVar("T")
 async def running(*work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
     """Run coroutines beside the block; they end with it.
 
-    A failure in one of them cancels the block and the others. A single error is raised as it is, several
-    as a group.
+    A failure in one of them cancels the block and the others. A single error is raised as it is, however many
+    task groups it came through; several as a group.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -27,9 +27,16 @@ async def running(*work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
                 for task in tasks:
                     task.cancel()
     except BaseExceptionGroup as errors:
-        if len(errors.exceptions) > 1:
+        error = _unwrapped(errors)
+        if error is errors:
             raise
-        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+        raise error from error.__cause__
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 class RunningGroup:
@@ -63,9 +70,10 @@ async def running_group() -> AsyncIterator["RunningGroup"]:
             finally:
                 stopper.stop()
     except BaseExceptionGroup as errors:
-        if len(errors.exceptions) > 1:
+        error = _unwrapped(errors)
+        if error is errors:
             raise
-        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+        raise error from error.__cause__
 
 
 async def finish(work: Coroutine[Any, Any, T], within_s: float) -> T:

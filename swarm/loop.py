@@ -2,11 +2,13 @@
 
 import asyncio
 import errno
+import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Awaitable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import uvloop
 
@@ -31,21 +33,47 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 def run_command(name: str, main: Awaitable[None], *, code_if_stopped: int) -> int:
     """Run a command; returns its exit code. A mistake is one sentence on standard error and 2.
 
-    If a signal ends it, the process ends as soon as its clean-up is through: a thread that loads or downloads
+    If nobody reads its output any more, as after `| head -1`, it ends without a word and with 0. If a signal ends it, the process ends as soon as its clean-up is through: a thread that loads or downloads
     cannot be stopped, and nobody should wait for it.
     """
     try:
         run(_left_if_stopped(main, code_if_stopped))
+        sys.stdout.flush()
     except MurmurError as error:
         sys.stderr.write(f"murmur {name}: {error}\n")
         return 2
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _silence_unread():
+            return 0
         if error.errno not in NO_ROOM:
             raise
         what = f" for {error.filename}" if error.filename else ""
         sys.stderr.write(f"murmur {name}: there is no room on the disk{what}: free some and start again\n")
         return 2
     return 0
+
+
+def forgive_input() -> None:
+    """From now on, bytes of standard input that are no text become question marks in diamonds."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+
+
+def _silence_unread() -> bool:
+    """Lead the standard streams that have lost their reader to nowhere; False if none has.
+
+    Other pipes break too, p2pd's for example, and that is no quiet end.
+    """
+    unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+    for stream in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(unread)
+
+
+def _is_unread(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream, 0)  # errors and hang-ups are told unasked
+    return bool(poll.poll(0))
 
 
 async def _left_if_stopped(main: Awaitable[None], code: int) -> None:

@@ -12,6 +12,7 @@ from swarm.checkpoint.progress import SpokenProgress
 from swarm.commands.other_models import name_other_models
 from swarm.errors import ConfigError, NoRouteError
 from swarm.listening import check_initial_peers
+from swarm.loop import forgive_input
 
 if TYPE_CHECKING:
     from swarm.client import Murmur, SwarmModel
@@ -120,7 +121,10 @@ def _as_json(generation: "object", route: "object", total_s: float) -> str:
 
 
 def _prompt(text: str) -> str:
-    return sys.stdin.read().strip() if text == "-" else text
+    if text != "-":
+        return text
+    forgive_input()
+    return sys.stdin.read().strip()
 
 
 def _messages(system: str, prompt: str) -> list[dict[str, str]]:

@@ -64,8 +64,6 @@ async def run_status(arguments: argparse.Namespace) -> None:
     except asyncio.CancelledError:
         if not arguments.watch:  # a watch has no other end than this
             raise
-    except BrokenPipeError:  # the reader of a pipe, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if arguments.check and report is not None and not report.is_complete:
         sys.exit(1)
 
