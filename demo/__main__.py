@@ -5,6 +5,7 @@ import asyncio
 import importlib
 import itertools
 import logging
+import os
 import signal
 import socket
 import sys
@@ -23,6 +24,8 @@ IMPORTS = (
     "transformers.models.auto.modeling_auto",
     "demo.room",
 )
+CODE_IF_STOPPED = 130
+END_S = 6.0
 EXAMPLES = """examples
   ./murmur demo
   ./murmur demo --fail-server                      a server dies in the middle of the first answer
@@ -52,24 +55,26 @@ def main(arguments: list[str]) -> int:
     for name in IMPORTS:
         importlib.import_module(name)
     from demo.private_swarm import run_service
-    from swarm.errors import MurmurError
-    from swarm.loop import run
+    from swarm.loop import run_command
+
+    line = fork_zygote(run_service)
+    return run_command(
+        "demo", _demo(line, started, fail_server=parsed.fail_server), code_if_stopped=CODE_IF_STOPPED
+    )
+
+
+async def _demo(line: socket.socket, started: float, *, fail_server: bool) -> None:
+    """The demo and its clean-up, which waits for every process: a second Ctrl-C does not cut it short."""
+    from swarm.background import finish
 
     with tempfile.TemporaryDirectory(prefix="murmur-demo-") as folder:
-        line = fork_zygote(run_service, Path(folder) / "log")
         try:
-            run(_demo(line, Path(folder), started, fail_server=parsed.fail_server))
-        except MurmurError as error:
-            sys.stderr.write(f"murmur demo: {error}\n")
-            return 2
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            return 130
+            await _talk(line, Path(folder), started, fail_server=fail_server)
         finally:
-            _wait_for_end(line)
-    return 0
+            await finish(asyncio.to_thread(_wait_for_end, line), within_s=2 * END_S)
 
 
-async def _demo(line: socket.socket, folder: Path, started: float, *, fail_server: bool) -> None:
+async def _talk(line: socket.socket, folder: Path, started: float, *, fail_server: bool) -> None:
     import torch
 
     from demo.private_swarm import open_swarm
@@ -111,7 +116,7 @@ def _let_interrupt_stop(room: "object") -> None:
 def _wait_for_end(line: socket.socket) -> None:
     """Wait until the zygote has ended everything."""
     line.setblocking(True)
-    line.settimeout(6.0)
+    line.settimeout(END_S)
     try:
         line.sendall(b'{"stop": true}\n')
         while line.recv(4096):
@@ -128,5 +133,9 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    leave_on_signals(130)
-    sys.exit(main(sys.argv[1:]))
+    leave_on_signals(CODE_IF_STOPPED)
+    code = main(sys.argv[1:])
+    leave_on_signals(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the thread that waits for a line of input cannot be stopped, and Python would abort

@@ -148,7 +148,7 @@ class PrivateSwarm:
         if service is None or service.pid != event["pid"] or self._is_ending:
             return
         if service.span is None or service.peer_id is None:
-            raise self._failure(service, "could not be started")
+            raise self._failure(service, "could not be started" if service.peer_id is None else "has ended")
         self._say(f"{service.title} is gone; a new server takes its blocks")
         group.create_task(self._replace(service))
 

@@ -5,12 +5,15 @@ import contextlib
 import sys
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from demo.private_swarm import PrivateSwarm
+from swarm.background import running_group
 from swarm.client import SwarmModel
 from swarm.errors import MurmurError
 from swarm.generate import Generation
 from swarm.inference import InferenceSession, Notice
+from swarm.loop import forgive_input
 from swarm.sampling import SamplingParams
 from swarm.text import Message
 
@@ -21,6 +24,16 @@ HELP = """  /new      forget this conversation
 You may also end a server yourself, for example with `kill -9`, and go on."""
 FAIL_AT_TOKEN = 6
 MAX_LINE_CHARACTERS = 4000
+FIRST_TRY = SamplingParams(temperature=0.0, max_new_tokens=200)
+RETRY = SamplingParams(temperature=0.7, max_new_tokens=200)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question, and what was answered."""
+
+    question: str
+    answer: Generation
 
 
 class Room:
@@ -31,9 +44,7 @@ class Room:
         self._model = model
         self._must_fail = fail_server
         self._is_terminal = sys.stdin.isatty()
-        self._messages: list[Message] = []
-        self._previous: Generation | None = None
-        self._params = SamplingParams(temperature=0.0, max_new_tokens=200)
+        self._turns: list[Turn] = []
         self._is_looking = False
         self._answer: asyncio.Task[MurmurError | None] | None = None
 
@@ -64,24 +75,22 @@ class Room:
         if not line:
             return
         if line.startswith("/"):
-            if line == "/retry" and self._messages:
-                self._messages.pop()
-                line = self._messages.pop()["content"]
-                await self._answer_to(session, line, SamplingParams(temperature=0.7, max_new_tokens=200))
+            if line == "/retry" and self._turns:
+                *before, last = self._turns
+                await self._answer_to(session, before, last.question, RETRY)
             else:
                 self._obey(line)
             return
         if len(line) > MAX_LINE_CHARACTERS:
             self.say(f"that is too long: {len(line)} characters, at most {MAX_LINE_CHARACTERS}")
             return
-        await self._answer_to(session, line, self._params)
+        await self._answer_to(session, self._turns, line, FIRST_TRY)
 
     def _obey(self, line: str) -> None:
         if line == "/help":
             sys.stderr.write(f"{HELP}\n")
         elif line == "/new":
-            self._messages.clear()
-            self._previous = None
+            self._turns = []
             self.say("a new conversation")
         elif line == "/status":
             for server in self._swarm.servers:
@@ -91,19 +100,20 @@ class Room:
         else:
             self.say(f"there is no command {line.split()[0]}; /help names them")
 
-    async def _answer_to(self, session: InferenceSession, line: str, params: SamplingParams) -> None:
-        self._messages.append({"role": "user", "content": line})
-        previous = self._previous if len(self._messages) > 1 else None
-        generation = self._model.answer(session, self._messages, previous, params)
-        async with asyncio.TaskGroup() as group:
+    async def _answer_to(
+        self, session: InferenceSession, before: list[Turn], question: str, params: SamplingParams
+    ) -> None:
+        """Answer `question` after the turns `before`; if that fails, the conversation is as it was."""
+        previous = before[-1].answer if before else None
+        generation = self._model.answer(session, _messages(before, question), previous, params)
+        async with running_group() as group:
             self._answer = group.create_task(self._write(generation))
+            await asyncio.wait({self._answer})
         failure, self._answer = self._answer.result(), None
         if failure is not None:
-            self._messages.pop()
             self.say(str(failure))
             return
-        self._previous = generation
-        self._messages.append({"role": "assistant", "content": generation.text})
+        self._turns = [*before, Turn(question, generation)]
         self._sum_up(session, generation)
 
     async def _write(self, generation: Generation) -> MurmurError | None:
@@ -153,8 +163,17 @@ class Room:
         )
 
 
+def _messages(turns: list[Turn], question: str) -> list[Message]:
+    messages: list[Message] = []
+    for turn in turns:
+        messages.append({"role": "user", "content": turn.question})
+        messages.append({"role": "assistant", "content": turn.answer.text})
+    return [*messages, {"role": "user", "content": question}]
+
+
 async def read_lines(prompt: str) -> AsyncIterator[str]:
     """Lines of standard input, read by a thread of their own: nothing else can wait for a terminal."""
+    forgive_input()
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | None] = asyncio.Queue()
     wanted = threading.Semaphore(0)

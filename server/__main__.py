@@ -58,7 +58,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quantization", default="none", choices=["none", "int8", "nf4"])
     parser.add_argument(
-        "--kv-tokens", type=int, metavar="N", help="tokens of all sessions together (default: 16384)"
+        "--kv-tokens", type=int, metavar="N", help="tokens of all sessions, 128 or more (default: 16384)"
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="compute threads (default: 1)")
 

@@ -1,6 +1,7 @@
 """Says in the DHT what this server hosts and how it is, and says goodbye."""
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,9 +14,12 @@ from server.serving import Serving
 from server.throughput import Throughput
 from swarm.background import running
 from swarm.dht import Dht, announce_forever
+from swarm.errors import SwarmError
 from swarm.transport import Transport
 from swarm.wire.blocks import Span
 from swarm.wire.records import ModelRecord, ServerRecord, fit_record, seal_record
+
+logger = logging.getLogger(__name__)
 
 State = Literal["joining", "online", "draining", "offline"]
 RECORD_LIFE_S = 30.0
@@ -111,18 +115,23 @@ class Announcer:
             await announce_forever(self._dht, self._sealed, self._changed)
 
     async def announce_now(self) -> None:
-        """Announce once and wait for it."""
-        await self._dht.announce(self._sealed())
+        """Announce once and wait for it; if it fails, `announce_forever` makes up for it."""
+        try:
+            await self._dht.announce(await self._sealed())
+        except SwarmError as error:
+            logger.warning("%s", error)
 
     async def say_goodbye(self) -> None:
         """Tell everybody that we are gone."""
         self.state = "offline"
         await self.announce_now()
 
-    def _sealed_model(self) -> bytes:
+    async def _sealed_model(self) -> bytes:
         return seal_record(self.model_record(), self._transport.identity.sign)
 
-    def _sealed(self) -> bytes:
+    async def _sealed(self) -> bytes:
+        """Our record as it is now. Behind NAT the relays' addresses come later, and may change."""
+        await self._transport.refresh_addresses()
         raw = fit_record(self.record(), self._transport.identity.sign)
         if self._serving is not None:
             self._serving.push_record(raw)

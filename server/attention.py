@@ -14,7 +14,7 @@ position ids [40, 0, 1, 2]; row 0 attends to 41 keys of its session, rows 1 to 3
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +31,8 @@ from server.kv_cache import SessionCache
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
 
+Device = torch.device | str
+MaskFunction = Callable[..., Any]
 ATTENTION = "murmur_ragged"
 """The name under which both interfaces know us."""
 
@@ -92,7 +94,7 @@ class RaggedBatch:
     @cached_property
     def position_ids(self) -> Tensor:
         """Positions of all tokens in their own sessions, `[1, tokens]`."""
-        return torch.cat([torch.arange(chunk.position, chunk.end) for chunk in self.chunks])[None]
+        return _ranges((chunk.position, chunk.end) for chunk in self.chunks)[None]
 
     def enter(self, block: int) -> Segment:
         """Choose the rows that pass `block`, and remember the choice for its attention."""
@@ -100,9 +102,8 @@ class RaggedBatch:
         if len(inside) == len(self.places):
             self.segment = Segment(self.places, None)
         else:
-            index = [torch.arange(place.first, place.last) for place in inside]
-            picked = _places_of([place.chunk for place in inside])
-            self.segment = Segment(picked, torch.cat(index) if index else torch.empty(0, dtype=torch.long))
+            index = _ranges((place.first, place.last) for place in inside).to(self.hidden.device)
+            self.segment = Segment(_places_of([place.chunk for place in inside]), index)
         self.has_attended = not inside
         return self.segment
 
@@ -179,12 +180,13 @@ class RaggedCache(Cache):
 
 
 class RaggedMask:
-    """A family's mask function, evaluated at each session's own positions, once per batch."""
+    """A family's mask function, evaluated at each session's own positions, once per batch, on `device`."""
 
-    def __init__(self, mask_function: Callable[..., Any], use_vmap: bool = False) -> None:
+    def __init__(self, mask_function: MaskFunction, use_vmap: bool = False, device: Device = "cpu") -> None:
         self.is_causal = mask_function is causal_mask_function
         self._function = mask_function
         self._use_vmap = use_vmap
+        self._device = device
         self._visible: dict[Chunk, Visible] = {}
 
     def visible(self, chunk: Chunk, dtype: torch.dtype) -> Visible:
@@ -210,6 +212,7 @@ class RaggedMask:
             mask_function=self._function,
             allow_is_causal_skip=False,
             use_vmap=self._use_vmap,
+            device=self._device,
         )
         assert allowed is not None
         allowed = allowed[0, 0]
@@ -217,7 +220,7 @@ class RaggedMask:
         allowed = allowed[:, first:]
         if allowed.all():
             return Visible(first, None, is_causal=False)
-        hidden = torch.zeros(allowed.shape, dtype=dtype)
+        hidden = torch.zeros(allowed.shape, dtype=dtype, device=self._device)
         return Visible(first, hidden.masked_fill_(~allowed, torch.finfo(dtype).min), is_causal=False)
 
 
@@ -272,8 +275,16 @@ def _is_nothing(thing: Any) -> bool:
     return thing is None or thing is False
 
 
-def _keep_mask_function(*, mask_function: Callable[..., Any], use_vmap: bool = False, **_: Any) -> RaggedMask:
-    return RaggedMask(mask_function, use_vmap)
+def _keep_mask_function(
+    *, mask_function: MaskFunction, use_vmap: bool = False, device: Device = "cpu", **_: Any
+) -> RaggedMask:
+    return RaggedMask(mask_function, use_vmap, device)
+
+
+def _ranges(bounds: Iterable[tuple[int, int]]) -> Tensor:
+    # On the CPU: to copy them all to a GPU is quicker than to start a small kernel for each.
+    ranges = [torch.arange(first, last, device="cpu") for first, last in bounds]
+    return torch.cat(ranges) if ranges else torch.empty(0, dtype=torch.long, device="cpu")
 
 
 def _places_of(chunks: Sequence[Chunk]) -> tuple[Place, ...]:

@@ -1,7 +1,8 @@
 """Attention of sessions' rows against their keys, on plain tensors.
 
 The keys may come in two parts (a shared prefix and the session's own), whose results are joined by their
-log-sum-exp; sessions that decode behind the same prefix attend to it together. Heads that share a key head
+log-sum-exp; sessions that decode behind the same prefix attend to it together. Only the CPU's kernel hands
+out that sum, so on any other device the parts are first copied into one. Heads that share a key head
 are folded: into the query axis when one token decodes (12 times faster on a CPU than `enable_gqa=True` at
 1,000 tokens), else into a broadcast axis that copies no keys.
 """
@@ -55,7 +56,8 @@ class Rows:
 
 def attend_sessions(sessions: Sequence[Rows], options: Options) -> list[Tensor]:
     """Return `[tokens, heads, value_dim]` for each of `sessions`."""
-    prefixes = _attend_shared_prefixes(sessions, options) if len(sessions) > 1 else {}
+    can_share = len(sessions) > 1 and sessions[0].query.is_cpu
+    prefixes = _attend_shared_prefixes(sessions, options) if can_share else {}
     return [attend_rows(rows, options, prefixes.get(place)) for place, rows in enumerate(sessions)]
 
 
@@ -87,6 +89,7 @@ def _attend_shared_prefixes(sessions: Sequence[Rows], options: Options) -> dict[
 
 def attend_rows(rows: Rows, options: Options, prefix: Pair | None = None) -> Tensor:
     """Return `[tokens, heads, value_dim]`; `prefix` is what attention to the first part gave, if known."""
+    rows = rows if rows.query.is_cpu else _in_one_part(rows)
     query, parts = rows.query, rows.parts
     heads, tokens, dim = query.shape
     kv_heads = parts[0][0].shape[0]
@@ -102,6 +105,13 @@ def attend_rows(rows: Rows, options: Options, prefix: Pair | None = None) -> Ten
     if is_folded:
         output = output[:, :, :group]
     return output.reshape(heads, tokens, -1).transpose(0, 1)
+
+
+def _in_one_part(rows: Rows) -> Rows:
+    if len(rows.parts) == 1:
+        return rows
+    keys, values = (torch.cat(halves, 1) for halves in zip(*rows.parts, strict=True))
+    return Rows(rows.query, ((keys, values),), rows.visible)
 
 
 def _attend_parts(query: Tensor, rows: Rows, options: Options, prefix: Pair | None) -> Tensor:
@@ -139,7 +149,8 @@ def _attend_part(
         bias = _per_head(options.key_bias[..., first:last], query, part[0])
         added = _causal(added, is_causal, query, keys)
         added, is_causal = bias if added is None else bias + added, False
-    needs_steps = options.softcap is not None or (wants_lse and keys.shape[-1] != values.shape[-1])
+    has_lse = query.is_cpu and keys.shape[-1] == values.shape[-1]
+    needs_steps = options.softcap is not None or (wants_lse and not has_lse)
     if needs_steps or _is_faster_in_steps(query, keys):
         return _attend_in_steps(query, (keys, values), _causal(added, is_causal, query, keys), options)
     if wants_lse:
@@ -175,18 +186,19 @@ def _causal(added: Tensor | None, is_causal: bool, query: Tensor, keys: Tensor) 
     """Return `added`, or what `is_causal` stands for: row i sees keys 0 to i."""
     if not is_causal:
         return added
-    triangle = torch.full((query.shape[2], keys.shape[2]), torch.finfo(query.dtype).min, dtype=query.dtype)
+    lowest = torch.finfo(query.dtype).min
+    triangle = torch.full((query.shape[2], keys.shape[2]), lowest, dtype=query.dtype, device=query.device)
     return triangle.triu_(1)
 
 
 def _is_faster_in_steps(query: Tensor, keys: Tensor) -> bool:
     """Tell whether this is a decode in fp32 over so many keys that two matrix products beat the kernel.
 
-    Measured with 8 key heads of 64, one thread: 288 against 594 microseconds at 1,000 keys, a tie at 250.
-    In bf16 they win as well, but would round the logits to 8 bits before the softmax.
+    Measured on a CPU with 8 key heads of 64, one thread: 288 against 594 microseconds at 1,000 keys, a tie
+    at 250. In bf16 they win as well, but would round the logits to 8 bits before the softmax.
     """
     is_decode = _is_folded(query, keys.shape[1]) and query.shape[2] <= 8
-    return is_decode and query.dtype == torch.float32 and keys.shape[2] >= 256
+    return is_decode and query.is_cpu and query.dtype == torch.float32 and keys.shape[2] >= 256
 
 
 def _attend_in_steps(query: Tensor, part: Pair, added: Tensor | None, options: Options) -> Pair:

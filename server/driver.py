@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 LINK_S = 3.0
 MAX_UNREAD_STEPS = 32
+FULL_POLL_S = 0.02
 
 
 class OpenChain(Protocol):
@@ -56,6 +57,8 @@ class SessionDriver:
         self._open_chain = open_chain
         self._jobs: asyncio.Queue[Link | Execute] = asyncio.Queue()
         self._drained = asyncio.Event()
+        self._is_over = False
+        self._is_replaying = False
         self._watch_epoch = asyncio.Event()
         self._successor: FrameStream | None = None
 
@@ -67,6 +70,8 @@ class SessionDriver:
                     job = await self._jobs.get()
                     await (self._compute(job) if isinstance(job, Execute) else self._link(job))
         finally:
+            self._is_over = True
+            self._drained.set()
             self.outgoing.close()
 
     def carry_out(self, effects: list[Effect]) -> None:
@@ -82,6 +87,7 @@ class SessionDriver:
     def on_frame(self, message: Step | StateStep, hidden: torch.Tensor, now_s: float) -> None:
         """A step came along the chain."""
         self.last_used_s = now_s
+        self._is_replaying = isinstance(message, StateStep)
         if isinstance(message, Step):
             effects = self.session.on_step(message, hidden, is_blocked=self.outgoing.is_full)
         else:
@@ -89,10 +95,15 @@ class SessionDriver:
         self.carry_out(effects)
 
     async def has_room_for_more(self) -> None:
-        """Wait until the session has worked off what it accepted: the stream's sender is slowed down."""
-        while self.session.num_waiting >= MAX_UNREAD_STEPS:
+        """Wait until the session has worked off what it accepted: the stream's sender is slowed down.
+
+        A replay waits for the successor as well; a step is refused with `busy` instead.
+        """
+        while self.session.num_waiting >= MAX_UNREAD_STEPS and not self._is_over:
             self._drained.clear()
             await self._drained.wait()
+        while self._is_replaying and self.outgoing.is_full and not self._is_over:  # noqa: ASYNC110 - the queue tells nobody that it drains
+            await asyncio.sleep(FULL_POLL_S)
 
     # --- slow work -----------------------------------------------------------------------------------
 
@@ -181,7 +192,8 @@ class SessionDriver:
     def _send_next(self, send: SendNext) -> None:
         if send.epoch != self.outgoing.epoch:
             return
-        if not self.outgoing.send(send.message, (send.payload,)):
+        payload = (send.payload,)
+        if not self.outgoing.send(send.message, (lambda: payload) if send.is_logged else payload):
             self.carry_out(self.session.overflowed(send.message))
 
     def _on_broken(self, epoch: int) -> None:

@@ -29,7 +29,7 @@ class SpilledPages:
         self._like = [pair and (_describe(pair[0]), _describe(pair[1])) for pair in layers]
 
     def read(self) -> list[Pair | None]:
-        """Read everything back, layer by layer."""
+        """Read everything back, layer by layer, to the devices that it came from."""
         self._file.seek(0)
         return [like and (self._read(*like[0]), self._read(*like[1])) for like in self._like]
 
@@ -39,11 +39,11 @@ class SpilledPages:
             self._file.close()
             self._store.count(-self.size_bytes)
 
-    def _read(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        tensor = torch.empty(shape, dtype=dtype)
+    def _read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+        tensor = torch.empty(shape, dtype=dtype, device="cpu")
         if tensor.numel():
             _read_all(self._file, _bytes_of(tensor))
-        return tensor
+        return tensor.to(device)
 
 
 class SpillStore:
@@ -70,7 +70,7 @@ class SpillStore:
             try:
                 for half in (half for pair in layers if pair for half in pair):
                     if half.numel():
-                        _write_all(file, _bytes_of(half.contiguous()))
+                        _write_all(file, _bytes_of(half.cpu().contiguous()))
             except OSError:
                 file.close()
                 raise
@@ -87,8 +87,8 @@ def _open_unlinked(directory: Path | None) -> FileIO:
     return FileIO(number, "r+")
 
 
-def _describe(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
-    return tensor.shape, tensor.dtype
+def _describe(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -2,18 +2,22 @@
 
 A server that is about to stop sends a session's pages to the server that takes its place; the client has
 told that one whom to expect. If anything fails, the client replays, as it does for a server that died.
+Client and sender may be one and hostile: what they can make us hold is bounded by pages that were reserved.
 """
 
 import asyncio
-import logging
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Set
+from typing import TypeVar
 
 import torch
 
+from server.executor import Overloaded
 from server.host import Host
 from server.kv_extents import Pair
 from server.session_effects import SessionKey
 from server.session_table import Refused
+from server.sessions import HopSession
 from swarm.errors import PeerUnreachable
 from swarm.streams import EndOfStream, FrameStream
 from swarm.transport import Transport
@@ -22,34 +26,139 @@ from swarm.wire.frames import FROM_CHAIN, MAX_CONTROL_FRAME_BYTES, BadFrame
 from swarm.wire.messages import CopyPages, Hello, Pages
 from swarm.wire.protocols import PAGES
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 COPY_S = 30.0
+BUSY_RETRY_MS = 1000
 CHUNK_BYTES = 4 << 20
+MAX_PAGES_FRAME_BYTES = CHUNK_BYTES + (64 << 10)
+"""One part of a block's pages, and its header."""
+MAX_COPIES_OUT = 4
+"""Copies that leave at once: each holds the KV cache of its session a second time."""
 
 
-async def send_pages(transport: Transport, host: Host, client: PeerId, order: CopyPages) -> None:
-    """Obey CopyPages. Raises Refused if the session does not hold what is asked for, or nobody takes it."""
-    key = SessionKey(client, SessionId(order.session), order.slot)
-    pairs = await host.export(key, Span(order.start, order.end), order.position, order.tag)
-    hello = Hello(client=client, session=order.session, epoch=order.epoch, stage=order.stage)
+class PageCopies:
+    """The copies under way on one server, out and in."""
+
+    def __init__(self, transport: Transport, host: Host) -> None:
+        self._transport = transport
+        self._host = host
+        self._leaving: set[tuple[SessionKey, int]] = set()
+        self._arriving: set[SessionKey] = set()
+        self._free = asyncio.Semaphore(MAX_COPIES_OUT)
+
+    async def send(self, client: PeerId, order: CopyPages) -> None:
+        """Obey CopyPages, when its turn comes.
+
+        Raises Refused if the session does not hold what is asked for, nobody takes it, or a copy of these
+        blocks is under way. Two copies of other blocks may be: two servers take the place of this one.
+        """
+        key = SessionKey(client, SessionId(order.session), order.slot)
+        if not order.position or order.start >= order.end:
+            raise Refused("gap", "there is nothing to copy")
+        blocks = {(key, block) for block in range(order.start, order.end)}
+        with _alone(self._leaving, blocks), _refusing():
+            async with asyncio.timeout(COPY_S), self._free:
+                pairs = await self._host.export(key, Span(order.start, order.end), order.position, order.tag)
+                await self._write_all(order, client, await _moved(self._host, pairs, torch.device("cpu")))
+
+    async def _write_all(self, order: CopyPages, client: PeerId, pairs: list[Pair]) -> None:
+        stream = await self._transport.open_stream(
+            PeerId(order.to.peer),
+            PAGES,
+            order.to.addresses,
+            limit=MAX_CONTROL_FRAME_BYTES,
+            decoder=FROM_CHAIN,
+        )
+        hello = Hello(client=client, session=order.session, epoch=order.epoch, stage=order.stage)
+        try:
+            await stream.write(hello)
+            await _write_pages(stream, order.start, pairs)
+        finally:
+            stream.close()
+
+    async def take(self, stream: FrameStream) -> None:
+        """Receive a session's pages from the server that the client named.
+
+        Raises Refused or BadFrame, TimeoutError if they do not come in time.
+        """
+        hello = (await stream.read()).message
+        if not isinstance(hello, Hello):
+            raise BadFrame("a stream of pages begins with Hello")
+        driver = await self._host.admit(stream.remote_id, hello, is_copy=True)
+        with _alone(self._arriving, {driver.session.key}):
+            async with asyncio.timeout(COPY_S):
+                pairs = await self._receive(stream, driver.session, hello.epoch)
+            with _refusing():
+                await self._host.adopt(driver, hello.epoch, pairs)
+
+    async def _receive(self, stream: FrameStream, session: HopSession, epoch: int) -> list[Pair]:
+        """All blocks of the session, each complete, on our device. Raises Refused or BadFrame."""
+        num_tokens = session.commit
+        _check_awaited(session, epoch, num_tokens)
+        await self._reserve(session, num_tokens)
+        first = session.span.start - self._host.model.span.start
+        layout = self._host.model.kv_layout[first : first + len(session.span)]
+        pairs: list[Pair] = []
+        for block, like in enumerate(layout, session.span.start):
+            _check_awaited(session, epoch, num_tokens)
+            pair = await _read_block(stream, block, like, num_tokens)
+            with _refusing():
+                pairs += await _moved(self._host, [pair], like[0].device)
+        _check_awaited(session, epoch, num_tokens)
+        return pairs
+
+    async def _reserve(self, session: HopSession, num_tokens: int) -> None:
+        """Have room before the first page is read: the commit is the client's word. Raises Refused."""
+        with _refusing():
+            if not await self._host.rooms.wake(session.key) or session.room(num_tokens) < num_tokens:
+                raise Refused("busy", "no KV room for these pages", BUSY_RETRY_MS)
+
+
+@contextlib.contextmanager
+def _alone(under_way: set[T], names: Set[T]) -> Iterator[None]:
+    """Note `names` during the block. Raises Refused if one of them is noted already."""
+    if under_way & names:
+        raise Refused("busy", "a copy of these pages is under way", BUSY_RETRY_MS)
+    under_way |= names
     try:
-        async with asyncio.timeout(COPY_S):
-            stream = await transport.open_stream(
-                PeerId(order.to.peer),
-                PAGES,
-                order.to.addresses,
-                limit=MAX_CONTROL_FRAME_BYTES,
-                decoder=FROM_CHAIN,
-            )
-            await _write_all(stream, hello, order.start, pairs)
-    except (PeerUnreachable, TimeoutError) as error:
-        raise Refused("internal", f"the pages could not be copied: {error or 'too slow'}") from error
+        yield
+    finally:
+        under_way -= names
 
 
-async def _write_all(stream: FrameStream, hello: Hello, first_block: int, pairs: list[Pair]) -> None:
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what can go wrong into Refused: one copy's end must not be that of the client's stream."""
+    try:
+        yield
+    except Overloaded as error:
+        raise Refused("busy", str(error)) from error
+    except (PeerUnreachable, BadFrame) as error:
+        raise Refused("internal", f"the pages could not be copied: {error}") from error
+    except TimeoutError as error:
+        raise Refused("internal", "the pages could not be copied: too slow") from error
+    except OSError as error:
+        raise Refused("internal", "the pages could not be read") from error
+    except (ValueError, KeyError) as error:  # rolled back, spilled or closed since it was asked
+        raise Refused("gap", "the session changed while its pages were copied") from error
+
+
+def _check_awaited(session: HopSession, epoch: int, num_tokens: int) -> None:
+    """Raises Refused if the session does not wait for pages of `num_tokens` tokens, or not any more."""
+    if not num_tokens or session.commit != num_tokens or not session.can_adopt(epoch):
+        raise Refused("gap", "this session does not wait for these pages now")
+
+
+async def _moved(host: Host, pairs: list[Pair], device: torch.device) -> list[Pair]:
+    """`pairs` on `device`; what has to be copied is copied by the compute thread."""
+    if all(half.device == device for pair in pairs for half in pair):
+        return pairs
+    return await host.executor.call(lambda: [(keys.to(device), values.to(device)) for keys, values in pairs])
+
+
+async def _write_pages(stream: FrameStream, first_block: int, pairs: list[Pair]) -> None:
     """Send everything, then wait for the other end to hang up: it has what it needs. Raises Refused."""
-    await stream.write(hello)
     for block, (keys, values) in enumerate(pairs, first_block):
         for offset, size in _chunks(keys, values):
             is_last = block == first_block + len(pairs) - 1 and offset + size == keys.shape[1]
@@ -59,8 +168,6 @@ async def _write_all(stream: FrameStream, hello: Hello, first_block: int, pairs:
         answer = (await stream.read()).message
     except EndOfStream:
         return
-    finally:
-        stream.close()
     raise Refused("internal", f"the successor did not take the pages: {getattr(answer, 'message', '')}")
 
 
@@ -72,41 +179,33 @@ def _chunks(keys: torch.Tensor, values: torch.Tensor) -> Iterator[tuple[int, int
     return ((offset, min(step, tokens - offset)) for offset in range(0, tokens, step))
 
 
-async def take_pages(host: Host, stream: FrameStream) -> None:
-    """Receive a session's pages from the server that the client named. Raises Refused or BadFrame."""
-    async with asyncio.timeout(COPY_S):
-        hello = (await stream.read()).message
-        if not isinstance(hello, Hello):
-            raise BadFrame("a stream of pages begins with Hello")
-        driver = await host.admit(stream.remote_id, hello, is_copy=True)
-        pairs = await _read_all(stream, driver.session.span, driver.session.commit)
-    await host.adopt(driver, hello.epoch, pairs)
+async def _read_block(stream: FrameStream, block: int, like: Pair, num_tokens: int) -> Pair:
+    """The pages of one block, in the host's memory, complete. Raises BadFrame otherwise."""
+    keys, values = (
+        torch.empty((half.shape[0], num_tokens, half.shape[2]), dtype=half.dtype, device="cpu")
+        for half in like
+    )
+    held = 0
+    while held < num_tokens:
+        frame = await stream.read()
+        message = frame.message
+        if not isinstance(message, Pages) or (message.block, message.offset) != (block, held):
+            raise BadFrame("pages come block by block, without gaps")
+        end = held + _check_part(frame.tensors, like, num_tokens - held)
+        keys[:, held:end], values[:, held:end] = frame.tensors
+        held = end
+    return keys, values
 
 
-async def _read_all(stream: FrameStream, span: Span, num_tokens: int) -> list[Pair]:
-    """All blocks of `span`, in order, each complete. Raises BadFrame otherwise."""
-    pairs: list[Pair] = []
-    for block in range(span.start, span.end):
-        parts: list[Pair] = []
-        held = 0
-        while held < num_tokens:
-            frame = await stream.read()
-            message = frame.message
-            if not isinstance(message, Pages) or (message.block, message.offset) != (block, held):
-                raise BadFrame("pages come block by block, without gaps")
-            held += _check_part(frame.tensors, num_tokens - held)
-            parts.append((frame.tensors[0], frame.tensors[1]))
-        pairs.append((torch.cat([k for k, _ in parts], 1), torch.cat([v for _, v in parts], 1)))
-    return pairs
-
-
-def _check_part(tensors: tuple[torch.Tensor, ...], most_tokens: int) -> int:
-    """Number of tokens in a part. Raises BadFrame if it is none that could be cached."""
+def _check_part(tensors: tuple[torch.Tensor, ...], like: Pair, most_tokens: int) -> int:
+    """Number of tokens in a part. Raises BadFrame if it is none that this block can cache."""
     if len(tensors) != 2 or any(tensor.dim() != 3 for tensor in tensors):
         raise BadFrame("a part has keys and values, [heads, tokens, dim] each")
-    keys, values = tensors
-    if keys.shape[:2] != values.shape[:2] or keys.dtype != values.dtype:
-        raise BadFrame("keys and values of a part do not belong together")
-    if not 0 < keys.shape[1] <= most_tokens:
+    tokens = int(tensors[0].shape[1])
+    for half, model in zip(tensors, like, strict=True):
+        heads, _, dim = model.shape
+        if half.dtype != model.dtype or tuple(half.shape) != (heads, tokens, dim):
+            raise BadFrame("a part is not what this block keeps")
+    if not 0 < tokens <= most_tokens:
         raise BadFrame("a part has too many tokens, or none")
-    return int(keys.shape[1])
+    return tokens

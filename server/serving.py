@@ -5,13 +5,12 @@ and handed to the host.
 """
 
 import asyncio
-import functools
 import logging
 from collections.abc import Awaitable, Callable
 
 from server.driver import SessionDriver, is_hidden
 from server.host import Host
-from server.page_copy import send_pages, take_pages
+from server.page_copy import MAX_PAGES_FRAME_BYTES, PageCopies
 from server.session_table import Refused
 from swarm.background import running
 from swarm.errors import PeerUnreachable
@@ -101,6 +100,9 @@ class Connection:
                 self.send(answer)
         except Refused as refusal:
             self.send(_refusal(message, refusal))
+        except Exception:  # a mistake of ours costs the client this order, not all of its sessions
+            logger.exception("an order of a client failed")
+            self.send(_refusal(message, Refused("internal", "internal error")))
         finally:
             self._num_slow.release()
 
@@ -131,6 +133,7 @@ class Serving:
     def __init__(self, transport: Transport, host: Host) -> None:
         self._transport = transport
         self._host = host
+        self._copies = PageCopies(transport, host)
         self._connections: set[Connection] = set()
 
     async def start(self) -> None:
@@ -139,7 +142,7 @@ class Serving:
             CONTROL, self._on_control, limit=MAX_CONTROL_FRAME_BYTES, decoder=FROM_CLIENT
         )
         await self._transport.serve(CHAIN, self._on_chain, limit=MAX_CHAIN_FRAME_BYTES, decoder=FROM_CHAIN)
-        await self._transport.serve(PAGES, self._on_pages, limit=MAX_CHAIN_FRAME_BYTES, decoder=FROM_CHAIN)
+        await self._transport.serve(PAGES, self._on_pages, limit=MAX_PAGES_FRAME_BYTES, decoder=FROM_CHAIN)
 
     @property
     def num_clients(self) -> int:
@@ -157,8 +160,7 @@ class Serving:
             connection.send(Draining(within_ms=within_ms))
 
     async def _on_control(self, stream: FrameStream) -> None:
-        copy_pages = functools.partial(send_pages, self._transport, self._host)
-        connection = Connection(stream, self._host, copy_pages)
+        connection = Connection(stream, self._host, self._copies.send)
         self._connections.add(connection)
         try:
             await connection.serve()
@@ -167,7 +169,7 @@ class Serving:
 
     async def _on_pages(self, stream: FrameStream) -> None:
         try:
-            await take_pages(self._host, stream)
+            await self._copies.take(stream)
         except Refused as refusal:
             logger.info("pages of %s were not taken: %s", stream.remote_id, refusal)
             stream.write_nowait(_refusal(Ping(nonce=0), refusal))

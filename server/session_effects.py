@@ -46,11 +46,15 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class SendNext:
-    """Effect: send along the outgoing chain stream of `epoch`."""
+    """Effect: send along the outgoing chain stream of `epoch`.
+
+    What `is_logged` lies in the replay log's memory anyway, and waits without counting once more.
+    """
 
     epoch: int
     message: Message
     payload: Payload
+    is_logged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

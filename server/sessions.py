@@ -250,7 +250,7 @@ class HopSession:
         if not self.log.covers(order.start, order.end):
             return [Tell(self._error("gap", "the log no longer covers what was asked for"))]
         steps = replayed_steps(order, self.log, self._done.tag_at)
-        return [SendNext(self.epoch, step, payload) for step, payload in steps]
+        return [SendNext(self.epoch, step, payload, is_logged=True) for step, payload in steps]
 
     # --- inside ---------------------------------------------------------------------------------------
 

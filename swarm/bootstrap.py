@@ -2,16 +2,20 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swarm.errors import SwarmError
 from swarm.listening import check_host_maddrs, check_initial_peers
 from swarm.ready_file import check_ready_file, write_ready_file
 
 if TYPE_CHECKING:
     from swarm.dht import Dht
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_HOST = "/ip4/0.0.0.0/tcp/31337"
 REFRESH_S = 30.0
@@ -75,7 +79,7 @@ async def run_bootstrap(arguments: argparse.Namespace) -> None:
         say_where(transport.addresses)
         if arguments.ready_file is not None:
             write_ready_file(arguments.ready_file, peer_id=transport.peer_id, addresses=transport.addresses)
-        await _serve_forever(dht)
+        await refresh_forever(dht)
 
 
 def say_where(addresses: Sequence[str]) -> None:
@@ -87,7 +91,11 @@ def say_where(addresses: Sequence[str]) -> None:
     )
 
 
-async def _serve_forever(dht: "Dht") -> None:
+async def refresh_forever(dht: "Dht", *, refresh_s: float = REFRESH_S) -> None:
+    """Look for neighbours every `refresh_s`; goes on if one look fails."""
     while True:
-        await asyncio.sleep(REFRESH_S)
-        await dht.refresh_neighbours()
+        await asyncio.sleep(refresh_s)
+        try:
+            await dht.refresh_neighbours()
+        except SwarmError as error:
+            logger.warning("%s; trying again in %d s", error, refresh_s)

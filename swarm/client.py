@@ -45,7 +45,7 @@ class SwarmModel:
         save_ticket: Callable[[bytes], None] | None = None,
     ) -> AbstractAsyncContextManager[InferenceSession]:
         """Open a session; with `ticket` and the `ids` so far, re-attach to an earlier process's."""
-        inputs = Inputs(self.ends.embed)
+        inputs = Inputs(self.ends.embed, num_ids=self.ends.num_ids, hidden_size=self.ends.hidden_size)
         inputs.append_ids(ids)
         return open_session(
             self.network,

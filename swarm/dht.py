@@ -1,48 +1,42 @@
-"""Announce records and look them up, in hivemind's DHT. The only file that imports it.
+"""Announce records and look them up, in hivemind's DHT. Only this file and dht_storage.py import it.
 
 Every Murmur node refuses records that do not prove themselves (wire/records.py), at its table's door and
 in answers alike, and its table is bounded. What hivemind reads before our code runs, p2pd bounds: 4 MiB.
+What hivemind raises leaves as SwarmError, and as ConfigError while we join.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import msgspec
 from hivemind.dht import DHTID, DHTNode
-from hivemind.dht.crypto import DHTRecord
 from hivemind.dht.protocol import DHTProtocol, ValidationError
-from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
-from hivemind.dht.validation import RecordValidatorBase
 
 from swarm.background import finish
-from swarm.errors import ConfigError, PeerUnreachable
-from swarm.listening import nobody_answers
+from swarm.dht_storage import MAX_SUBKEYS, MODELS_KEY, BoundedStorage, SelfCertified, key_of, servers_key
+from swarm.errors import ConfigError, PeerUnreachable, SwarmError
+from swarm.listening import first_line, nobody_answers
 from swarm.transport import Transport, native_id
 from swarm.wire.blocks import PeerId
 from swarm.wire.records import (
     BadRecord,
     ModelRecord,
-    Record,
     ServerRecord,
     open_any_record,
     open_model_record,
     open_record,
-    verified_record,
 )
 
 logger = logging.getLogger(__name__)
 
-MAX_SUBKEYS = 1024
-MAX_KEYS = 64
 JOIN_S = 8.0
 RPC_S = 3.0
+OPERATION_S = 30.0  # hivemind leaves a search waiting for ever if its own task fails
 STOP_S = 3.0
 RENEW_S = 10.0
-MODELS_KEY = "murmur.models"
 _CLOCK = (
     "this machine's clock differs from the swarm's by more than 3 seconds: "
     "set it, for example with `timedatectl set-ntp true`, and start again"
@@ -65,19 +59,21 @@ class Dht:
     async def announce(self, raw: bytes) -> bool:
         """Store a signed record of ours at the nodes nearest to its key; tell whether any took it.
 
-        Raises BadRecord if it would be refused everywhere.
+        Raises BadRecord if it would be refused everywhere; SwarmError if hivemind fails.
         """
         record = open_any_record(raw, self._transport.peer_id, time.time(), slack_s=0.0)
-        await self._rejoin()
-        return bool(await self._node.store(_key_of(record), raw, record.expires_at, subkey=record.peer))
+        async with _translated("announce a record"):
+            await self._rejoin()
+            return bool(await self._node.store(key_of(record), raw, record.expires_at, subkey=record.peer))
 
     async def find_servers(self, fingerprint: str) -> tuple[ServerRecord, ...]:
         """Verified records of the servers of one model, by peer id.
 
         Goodbyes (`offline`) are among them: whoever holds an older record learns that it is no longer true.
+        Raises SwarmError if hivemind fails.
         """
         records = []
-        for peer, raw in (await self._find(_servers_key(fingerprint))).items():
+        for peer, raw in (await self._find(servers_key(fingerprint))).items():
             try:
                 record = open_record(raw, peer, time.time())
             except BadRecord as error:
@@ -88,7 +84,10 @@ class Dht:
         return tuple(sorted(records, key=lambda record: record.peer))
 
     async def find_models(self) -> tuple[ModelRecord, ...]:
-        """What servers say that they host, by name: an index for people, whose names nobody vouches for."""
+        """What servers say that they host, by name: an index for people, whose names nobody vouches for.
+
+        Raises SwarmError if hivemind fails.
+        """
         records = []
         for peer, raw in (await self._find(MODELS_KEY)).items():
             try:
@@ -98,13 +97,18 @@ class Dht:
         return tuple(sorted(records, key=lambda record: (record.name, record.fingerprint, record.peer)))
 
     async def refresh_neighbours(self) -> None:
-        """Look up a random key, as a node without traffic should, so that lost peers are noticed."""
-        await self._rejoin()
-        await self._node.find_nearest_nodes([DHTID.generate()])
+        """Look up a random key, as a node without traffic should, so that lost peers are noticed.
+
+        Raises SwarmError if hivemind fails.
+        """
+        async with _translated("look for neighbours"):
+            await self._rejoin()
+            await self._node.find_nearest_nodes([DHTID.generate()])
 
     async def _find(self, key: str) -> dict[str, bytes]:
-        await self._rejoin()
-        found = await self._node.get(key, latest=True)
+        async with _translated("look up records"):
+            await self._rejoin()
+            found = await self._node.get(key, latest=True)
         items = found.value.items() if found is not None and isinstance(found.value, dict) else ()
         newest = sorted(items, key=lambda item: -item[1].expiration_time)
         return {peer: item.value for peer, item in newest[:MAX_SUBKEYS] if isinstance(item.value, bytes)}
@@ -128,6 +132,16 @@ class Dht:
 
 
 @asynccontextmanager
+async def _translated(what: str) -> AsyncIterator[None]:
+    """Let a failure to do `what` leave as SwarmError: hivemind promises no kinds, so it is any."""
+    try:
+        async with asyncio.timeout(OPERATION_S):
+            yield
+    except Exception as error:
+        raise SwarmError(f"could not {what} in the DHT: {first_line(error)}") from error
+
+
+@asynccontextmanager
 async def open_dht(
     transport: Transport, initial_peers: Sequence[str] = (), is_client: bool = False
 ) -> AsyncIterator[Dht]:
@@ -145,13 +159,19 @@ async def open_dht(
 
 
 async def announce_forever(
-    dht: Dht, make_record: Callable[[], bytes], changed: asyncio.Event, *, renew_s: float = RENEW_S
+    dht: Dht, make_record: Callable[[], Awaitable[bytes]], changed: asyncio.Event, *, renew_s: float = RENEW_S
 ) -> None:
-    """Announce what `make_record` returns every `renew_s`, and as soon as `changed` is set."""
+    """Announce what `make_record` returns every `renew_s`, and as soon as `changed` is set.
+
+    Goes on if one announcement fails.
+    """
     while True:
         changed.clear()
-        if not await dht.announce(make_record()):
-            logger.warning("nobody took our record; trying again in %d s", renew_s)
+        try:
+            if not await dht.announce(await make_record()):
+                logger.warning("nobody took our record; trying again in %d s", renew_s)
+        except SwarmError as error:
+            logger.warning("%s; trying again in %d s", error, renew_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(renew_s):
                 await changed.wait()
@@ -161,14 +181,17 @@ async def _joined(transport: Transport, initial_peers: Sequence[str], is_client:
     """A node that others may ask; behind a firewall, one that only asks. Raises ConfigError."""
     try:
         return await _created(transport, initial_peers, is_client)
-    except ValidationError as error:
-        if "can't access" not in str(error):
-            raise ConfigError(_CLOCK) from error
-    logger.info("peers cannot dial us: we use the DHT without serving it")
+    except _NotDialled:
+        logger.info("peers cannot dial us: we use the DHT without serving it")
     return await _created(transport, initial_peers, is_client=True)
 
 
+class _NotDialled(Exception):
+    """Others cannot dial us. hivemind looks at that before the clock, so the clock may be wrong as well."""
+
+
 async def _created(transport: Transport, initial_peers: Sequence[str], is_client: bool) -> DHTNode:
+    """A node, or no trace of one. Raises ConfigError; _NotDialled unless `is_client`."""
     nodes: list[DHTNode] = []  # to clean up even what is refused before `create` returns it
 
     class Node(DHTNode):  # type: ignore[misc]
@@ -183,7 +206,7 @@ async def _created(transport: Transport, initial_peers: Sequence[str], is_client
                 initial_peers=list(initial_peers),
                 wait_timeout=RPC_S,
                 client_mode=is_client,
-                record_validator=_SelfCertified(),
+                record_validator=SelfCertified(),
                 cache_locally=False,
                 cache_on_store=False,
                 cache_nearest=0,
@@ -191,6 +214,8 @@ async def _created(transport: Transport, initial_peers: Sequence[str], is_client
             )
     except BaseException as error:
         await finish(_left(nodes[0]), within_s=2 * STOP_S)
+        if isinstance(error, ValidationError):
+            raise _NotDialled if "can't access" in str(error) else ConfigError(_CLOCK) from error
         if isinstance(error, RuntimeError | TimeoutError):
             raise ConfigError(nobody_answers(initial_peers)) from error
         raise
@@ -201,7 +226,7 @@ async def _created(transport: Transport, initial_peers: Sequence[str], is_client
 def _bound(protocol: DHTProtocol) -> None:
     """Give the tables their bounds, and what others handed over while we joined."""
     early = protocol.storage
-    protocol.storage, protocol.cache = _BoundedStorage(), _BoundedStorage()
+    protocol.storage, protocol.cache = BoundedStorage(), BoundedStorage()
     for key, entry in early.items():
         for subkey, item in entry.value.items():
             protocol.storage.store_subkey(key, subkey, item.value, item.expiration_time)
@@ -216,84 +241,3 @@ async def _left(node: DHTNode) -> None:
             await node.shutdown()
     except Exception as error:  # noqa: BLE001 - whatever hivemind raises, we are gone
         logger.debug("left the DHT untidily: %s", error)
-
-
-def _servers_key(fingerprint: str) -> str:
-    return f"murmur.servers.{fingerprint}"
-
-
-def _key_of(record: Record) -> str:
-    return _servers_key(record.fingerprint) if isinstance(record, ServerRecord) else MODELS_KEY
-
-
-class _SelfCertified(RecordValidatorBase):  # type: ignore[misc]
-    """Accepts what the peer that the sub-key names has signed, under the key and until the time in it.
-
-    The clock is left to the table: one entry that a validator refuses makes hivemind drop the whole answer,
-    and what is in time by the clock of whoever answers need not be so by ours.
-    """
-
-    def validate(self, record: DHTRecord) -> bool:
-        return _opened(record.key, record.subkey, record.value, record.expiration_time) is not None
-
-
-def _opened(key: bytes, subkey: bytes, value: bytes, expiration_time: float) -> Record | None:
-    """The record in an entry of the DHT, or None. `subkey` and `value` are packed by hivemind, in msgpack."""
-    try:
-        peer = msgspec.msgpack.decode(subkey, type=str)
-        record = verified_record(msgspec.msgpack.decode(value, type=bytes), peer)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    is_at_home = key == DHTID.generate(_key_of(record)).to_bytes()
-    # The entry's own time is not signed: a stranger must not prolong a record that was withdrawn.
-    return record if is_at_home and expiration_time == record.expires_at else None
-
-
-class _BoundedStorage(DHTLocalStorage):  # type: ignore[misc]
-    """A table with room for MAX_KEYS keys of MAX_SUBKEYS records; a newcomer to a full one is refused.
-
-    Refusing newcomers, not dropping the oldest, keeps a flood of fresh peers from pushing out those that
-    renew their records. A record whose sequence number is below the stored one's never replaces it.
-    """
-
-    def store(self, key: DHTID, value: Any, expiration_time: float, subkey: Any = None) -> bool:
-        """Keep one record; plain values and whole dictionaries have no place here."""
-        return subkey is not None and self.store_subkey(key, subkey, value, expiration_time)
-
-    def store_subkey(self, key: DHTID, subkey: Any, value: bytes, expiration_time: float) -> bool:
-        """Keep `value`, already validated, if it is in time, newer than what is there, and has room."""
-        record, entry = _in_time(subkey, value), super().get(key)
-        if record is None:
-            return False
-        records = DictionaryDHTValue() if entry is None else entry.value
-        held = records.get(subkey)
-        if held is None and (len(records) >= MAX_SUBKEYS or (entry is None and len(self) >= MAX_KEYS)):
-            return False
-        if held is not None and not _is_newer(record, subkey, held):
-            return False
-        is_stored: bool = records.store(subkey, value, expiration_time)
-        if is_stored:
-            super().store(key, records, records.latest_expiration_time)
-        return is_stored
-
-    def get(self, key: DHTID) -> Any:
-        """A copy: hivemind merges what strangers answer into what this returns."""
-        entry = super().get(key)
-        if entry is None:
-            return None
-        copy = DictionaryDHTValue()
-        for subkey, item in entry.value.items():
-            copy.store(subkey, item.value, item.expiration_time)
-        return type(entry)(copy, entry.expiration_time)
-
-
-def _in_time(peer: str, value: bytes) -> Record | None:
-    try:
-        return open_any_record(msgspec.msgpack.decode(value, type=bytes), peer, time.time())
-    except (BadRecord, msgspec.MsgspecError):
-        return None
-
-
-def _is_newer(record: Record, peer: str, held: Any) -> bool:
-    before = _in_time(peer, held.value)
-    return before is None or (record.expires_at > before.expires_at and record.sequence >= before.sequence)

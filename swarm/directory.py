@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 
+from swarm.errors import SwarmError
 from swarm.wire.blocks import PeerId
 from swarm.wire.records import BadRecord, ServerRecord, open_record
 
@@ -56,16 +57,16 @@ class ServerDirectory:
         return self._take([record])
 
     async def refresh(self) -> None:
-        """Ask the DHT once."""
-        self._take(await self._find_servers(self._fingerprint))
+        """Ask the DHT once; if that fails, the records that we have still hold."""
+        try:
+            self._take(await self._find_servers(self._fingerprint))
+        except SwarmError as error:
+            logger.warning("could not ask for servers: %s", error)
 
     async def refresh_forever(self) -> None:
         """Ask the DHT every POLL_S, for as long as routes are needed; also after a look-up failed."""
         while True:
-            try:
-                await self.refresh()
-            except Exception as error:  # noqa: BLE001 - whatever hivemind raises, the records that we have still hold
-                logger.warning("could not ask the DHT for servers: %s", error)
+            await self.refresh()
             await asyncio.sleep(POLL_S)
 
     def _take(self, records: Collection[ServerRecord]) -> bool:

@@ -103,11 +103,13 @@ class InferenceSession:
         self._left: set[PeerId] = set()
         self._must_route = asyncio.Event()
         self._error: SwarmError | None = None
+        self._has_no_route = False
         self._last_error: SessionError | None = None
         self._last_progress_s = time.monotonic()
         self._busy_since_s = math.inf
         self._phase_since_s = time.monotonic()
         self._paused_since_s: float | None = None
+        self._width = 0
         self._praised_epoch = 0
 
     # --- what callers use ------------------------------------------------------------------------------
@@ -168,6 +170,9 @@ class InferenceSession:
     async def _run(self, num_tokens: int, rows: int, append: Callable[[int, int], list[int]]) -> torch.Tensor:
         if self._error is not None:
             raise self._error
+        if self._has_no_route:
+            self._has_no_route = False
+            self._must_route.set()
         if self._waiting:
             raise LocalProtocolError("a session takes one step after the other; fork it to go two ways")
         before = self.position
@@ -199,6 +204,8 @@ class InferenceSession:
         if not len(self._waiting):
             self._last_progress_s = time.monotonic()
             self._busy_since_s = math.inf
+            if self._paused_since_s is not None:  # nobody waited until now
+                self._paused_since_s = self._last_progress_s
         number, effects = self._machine.step(labels, rows)
         future: asyncio.Future[torch.Tensor] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -245,7 +252,9 @@ class InferenceSession:
             self._chains.send(step, lambda: (inputs.read(start, end),))
             return
         self.counters.steps_out += 1
-        self._chains.send(step, (self._inputs.read(start, end),))
+        hidden = self._inputs.read(start, end)
+        self._width = hidden.shape[-1]
+        self._chains.send(step, (hidden,))
 
     def _deliver(self, effect: Deliver) -> None:
         now = time.monotonic()
@@ -299,8 +308,12 @@ class InferenceSession:
             self._carry_out(self._machine.retry(attempt))
 
     def _fail(self, error: SwarmError) -> None:
-        """Nothing can be had any more: every waiting step learns why."""
+        """Nothing can be had any more, now or later."""
         self._error = error
+        self._give_up(error)
+
+    def _give_up(self, error: SwarmError) -> None:
+        """Every waiting step learns why it comes to nothing; a later one may fare better."""
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(error)
@@ -344,9 +357,10 @@ class InferenceSession:
             self._carry_out(self._machine.retire(peer_id))
 
     def _on_frame(self, peer_id: PeerId, message: StepResult, rows: torch.Tensor) -> None:
-        if rows.shape[-1:] and not bool(torch.isfinite(rows).all()):
+        is_output = rows.dim() == 2 and rows.shape[1] == self._width and rows.is_floating_point()
+        if not is_output or not bool(torch.isfinite(rows).all()):
             self._network.health.failed(peer_id)
-            self._carry_out(self._machine.on_lost(frozenset([peer_id]), "what it sent is not finite"))
+            self._carry_out(self._machine.on_lost(frozenset([peer_id]), "what it sent is no output"))
             return
         self._carry_out(self._machine.on_result(message, rows))
 
@@ -376,7 +390,8 @@ class InferenceSession:
             try:
                 route = await self._network.reach_route(lost, keep, within_s)
             except NoRouteError as error:
-                self._fail(error)
+                self._has_no_route = True
+                self._give_up(error)
                 return
             if not (self._lost - lost).intersection(hop.peer_id for hop in route):
                 break
@@ -415,7 +430,7 @@ class InferenceSession:
             return
         # Replays for want of room are no progress: two sessions could take turns at them for ever.
         if now - min(self._last_progress_s, self._busy_since_s) > RECOVER_S:
-            self._fail(self._why_stuck())
+            self._give_up(self._why_stuck())
         elif now - max(self._phase_since_s, self._last_progress_s) > STALL_S and machine.is_bound:
             logger.warning("no progress for %d s: binding the route anew", STALL_S)
             self.bind(machine.route)

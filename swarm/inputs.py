@@ -3,6 +3,7 @@
 From here the client replays when no hop's log covers a gap, so nothing of it is ever dropped.
 """
 
+import math
 import secrets
 from collections.abc import Callable, Sequence
 
@@ -14,8 +15,11 @@ Embed = Callable[[list[int], int], torch.Tensor]
 class Inputs:
     """The history's inputs. Token ids are kept as ids and embedded when they are needed."""
 
-    def __init__(self, embed: Embed) -> None:
+    def __init__(self, embed: Embed, *, num_ids: int | None = None, hidden_size: int | None = None) -> None:
+        """What `embed` cannot take is refused at once if `num_ids` and `hidden_size` say what that is."""
         self._embed = embed
+        self._num_ids = num_ids
+        self._hidden_size = hidden_size
         self._ids: list[int] = []
         self._hidden: dict[int, torch.Tensor] = {}
 
@@ -28,12 +32,25 @@ class Inputs:
         return list(self._ids)
 
     def append_ids(self, ids: Sequence[int]) -> list[int]:
-        """Add tokens; returns their labels for the history's tags."""
+        """Add tokens; returns their labels for the history's tags.
+
+        Raises ValueError, with nothing added, if one of them is no token of the model.
+        """
+        if ids and not 0 <= min(ids) <= max(ids) < (self._num_ids or math.inf):
+            raise ValueError("these are no token ids of the model")
         self._ids += ids
         return list(ids)
 
     def append_hidden(self, hidden: torch.Tensor) -> list[int]:
-        """Add hidden states `[tokens, hidden]`; returns fresh labels: equal values are not equal steps."""
+        """Add hidden states `[tokens, hidden]`; returns fresh labels: equal values are not equal steps.
+
+        Raises ValueError, with nothing added, if they are no hidden states of the model.
+        """
+        size = self._hidden_size or hidden.shape[-1]
+        if hidden.dim() != 2 or hidden.shape[1] != size or not hidden.is_floating_point():
+            raise ValueError(
+                f"hidden states must be floats of shape [tokens, {size}], not {list(hidden.shape)}"
+            )
         start = len(self._ids)
         self._ids += [-1] * len(hidden)
         for offset, row in enumerate(hidden.detach()):
@@ -55,7 +72,7 @@ class Inputs:
 
     def fork(self, position: int) -> "Inputs":
         """The first `position` inputs."""
-        child = Inputs(self._embed)
+        child = Inputs(self._embed, num_ids=self._num_ids, hidden_size=self._hidden_size)
         child._ids = self._ids[:position]
         child._hidden = {index: row for index, row in self._hidden.items() if index < position}
         return child

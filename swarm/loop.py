@@ -33,8 +33,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 def run_command(name: str, main: Awaitable[None], *, code_if_stopped: int) -> int:
     """Run a command; returns its exit code. A mistake is one sentence on standard error and 2.
 
-    If nobody reads its output any more, as after `| head -1`, it ends without a word and with 0. If a signal ends it, the process ends as soon as its clean-up is through: a thread that loads or downloads
-    cannot be stopped, and nobody should wait for it.
+    If nobody reads its output any more, as after `| head -1`, it ends without a word and with 0. If a signal
+    ends it, the process ends as soon as its clean-up is through: a thread that loads or downloads cannot be
+    stopped, and nobody should wait for it.
     """
     try:
         run(_left_if_stopped(main, code_if_stopped))

@@ -73,7 +73,7 @@ class ModelEnds:
         self._model = model
         self._embedding = model.get_input_embeddings()
         assert isinstance(self._embedding.weight, Tensor)
-        self._num_embeddings = len(self._embedding.weight)
+        self.num_ids = len(self._embedding.weight)
         self._seam = seam
         self._lock = threading.Lock()
         self._takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
@@ -93,9 +93,8 @@ class ModelEnds:
         Raises ValueError if an id is outside of the vocabulary.
         """
         ids = torch.as_tensor(ids, dtype=torch.long)
-        num_embeddings = self._num_embeddings
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < num_embeddings:
-            raise ValueError(f"token ids must be below {num_embeddings}")
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.num_ids:
+            raise ValueError(f"token ids must be below {self.num_ids}")
         if self._is_lookup:
             return self._embedding(ids)  # type: ignore[no-any-return]
         chunks = [
@@ -187,7 +186,7 @@ class ModelEnds:
     @torch.no_grad()
     def _is_plain_lookup(self) -> bool:
         """Tell whether embedding gives the same bits without the family's forward, at any position."""
-        ids = torch.arange(min(5, self._num_embeddings))
+        ids = torch.arange(min(5, self.num_ids))
         found = self._embedding(ids)
         return all(torch.equal(found, self._embed_by_family(ids, position)) for position in (0, 7))
 

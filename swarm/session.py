@@ -54,6 +54,7 @@ from swarm.wire.messages import (
 REPLAY_CHUNK_TOKENS = 256
 CREDIT_WAIT_MS = 2000
 MAX_FAILURES = 3
+MAX_RETRY_MS = 5_000
 HOPELESS = frozenset({"fenced", "too_long"})
 BLAMED = frozenset({"unauthorised", "wrong_model", "unsupported", "bad_message", "draining"})
 
@@ -286,6 +287,7 @@ class ClientSession:
     def on_error(self, error: SessionError) -> list[Effect]:
         """A hop refused a bind, a replay or a step."""
         is_ours = error.epoch == self.epoch and error.stage < len(self.route)
+        is_ours |= error.code == "fenced" and error.epoch > self.epoch  # who took over says so with its own
         if self.phase in (Phase.UNBOUND, Phase.CLOSED) or not is_ours:
             return []
         if error.code in HOPELESS:
@@ -461,7 +463,7 @@ class ClientSession:
             return self.bind(self.route, self._addresses)
         if error.code == "busy":
             self.phase = Phase.WAITING
-            return [RetryLater(self.outbox.attempt, error.retry_after_ms, error.stage)]
+            return [RetryLater(self.outbox.attempt, min(error.retry_after_ms, MAX_RETRY_MS), error.stage)]
         return self._resend()
 
     def _resend(self) -> list[Effect]:

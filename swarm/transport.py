@@ -10,14 +10,13 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hivemind.p2p import P2P, P2PDaemonError, PeerID
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
-from hivemind.utils.multiaddr import Multiaddr
 
+from swarm.addresses import dialable, dialable_by_others, parsed, peer_address
 from swarm.background import finish, running
 from swarm.errors import ConfigError, PeerUnreachable, SwarmError
 from swarm.identity import Identity, holding, load_identity, temporary_identity
@@ -46,8 +45,6 @@ START_S = 20.0
 STOP_S = 5.0
 GUARD = Path(__file__).with_name("p2pd_guard.py")
 
-_P2P = b"\xa5\x03"  # the code of /p2p in a multiaddress
-
 Handler = Callable[[FrameStream], Awaitable[None]]
 
 
@@ -63,16 +60,22 @@ class Transport:
         self._handlers: set[asyncio.Task[Any]] = set()
 
     async def refresh_addresses(self) -> tuple[str, ...]:
-        """Ask where we are reached now, with `/p2p/` and our id; relays come and go. () if nowhere."""
-        _, maddrs = await self.p2p._client.identify()
-        self.addresses = tuple(f"{maddr}/p2p/{self.peer_id}" for maddr in maddrs)
+        """Ask where others reach us now, with `/p2p/` and our id; relays come and go. () if nowhere.
+
+        Raises SwarmError if p2pd does not say.
+        """
+        try:
+            _, maddrs = await self.p2p._client.identify()
+        except (P2PDaemonError, OSError, EOFError, ValueError) as error:
+            raise SwarmError(f"p2pd does not say where we are reached: {first_line(error)}") from error
+        self.addresses = dialable_by_others([f"{maddr}/p2p/{self.peer_id}" for maddr in maddrs])
         return self.addresses
 
     async def connect(self, peer_id: PeerId, addresses: Sequence[str] = ()) -> None:
         """Make sure that there is a connection. Raises PeerUnreachable. At once if there is one already."""
         if peer_id == self.peer_id:
             raise PeerUnreachable("a peer cannot dial itself", peer_id)
-        maddrs = [maddr for address in addresses if (maddr := _dialable(address, peer_id))]
+        maddrs = [maddr for address in addresses if (maddr := dialable(address, peer_id))]
         try:
             await self.p2p._client.connect(native_id(peer_id), maddrs)
         except (P2PDaemonError, OSError, EOFError, ValueError) as error:
@@ -178,9 +181,9 @@ async def open_transport(
         check_host_maddrs(host_maddrs)
         arguments: dict[str, Any] = {
             "identity_path": str(identity.path),
-            "initial_peers": [_peer_address(maddr) for maddr in initial_peers],
+            "initial_peers": [peer_address(maddr) for maddr in initial_peers],
             "host_maddrs": list(host_maddrs),
-            "announce_maddrs": [str(_parsed(maddr)) for maddr in announce_maddrs] or None,
+            "announce_maddrs": [str(parsed(maddr)) for maddr in announce_maddrs] or None,
             "use_relay": use_relay,
             "use_auto_relay": use_relay and not client_only and not is_public,
             "no_listen": client_only,
@@ -252,47 +255,6 @@ def _refusal(code: Any, message: str) -> SessionError:
     return SessionError(session=bytes(16), epoch=0, code=code, message=message[:500], retry_after_ms=1000)
 
 
-@dataclass(frozen=True)
-class _Dialable:
-    """A multiaddress for p2pd: any object with `to_bytes` is one to hivemind."""
-
-    raw: bytes
-
-    def to_bytes(self) -> bytes:
-        return self.raw
-
-
-def _dialable(address: str, peer_id: PeerId) -> _Dialable | None:
-    """`address` without the `/p2p/` of `peer_id` at its end; None if it is no address.
-
-    hivemind writes the Ed25519 peer ids inside (those of relays) as CIDs of 40 bytes, and its own p2pd reads
-    multihashes of 38.
-    """
-    try:
-        raw: bytes = Multiaddr(address.removesuffix(f"/p2p/{peer_id}")).to_bytes()
-        return _Dialable(raw.replace(_P2P + b"\x28\x01\x72\x00\x24", _P2P + b"\x26\x00\x24"))
-    except Exception:  # noqa: BLE001 - the parser raises what it meets: KeyError, struct.error, ...
-        return None
-
-
 def native_id(peer_id: PeerId) -> PeerID:
     """`peer_id` as hivemind writes it."""
     return PeerID.from_base58(peer_id)
-
-
-def _peer_address(address: str) -> str:
-    maddr, _, peer_id = str(_parsed(address)).rpartition("/p2p/")
-    if not maddr or "/" in peer_id:
-        raise ConfigError(
-            f"{address!r} names no peer: the address of an initial peer ends in /p2p/12D3Koo..."
-        )
-    return address
-
-
-def _parsed(maddr: str) -> Multiaddr:
-    try:
-        return Multiaddr(maddr)
-    except Exception as error:
-        raise ConfigError(
-            f"{maddr!r} is no multiaddress; one looks like /ip4/203.0.113.7/tcp/31337/p2p/12D3Koo..."
-        ) from error

@@ -209,7 +209,14 @@ def test_options_that_make_no_sense_are_refused_in_one_sentence(
             "has blocks 0:6; --blocks 4:9": serve(model, "--blocks", "4:9"),
             "--blocks": serve(model, "--blocks", "five"),
             "--num-blocks must be 1 or more": serve(model, "--num-blocks", "0"),
-            "--kv-tokens must be 1 or more": serve(model, "--kv-tokens", "-5"),
+            "--kv-tokens must be 128 or more, not -5": serve(model, "--kv-tokens", "-5"),
+            "--kv-tokens must be 128 or more, not 127": serve(model, "--kv-tokens", "127"),
+            "--public-name must be text of at most 64 letters": serve(model, "--public-name", "x" * 65),
+            "without tabs and line breaks": serve(model, "--public-name", "a\tname"),
+            "--public-name must be text": serve(model, "--public-name", "\udcff"),
+            "--announce-maddrs must name shorter addresses": serve(
+                model, "--announce-maddrs", f"/dns4/{'long.' * 60}net/tcp/1"
+            ),
             "--threads must be 1 or more": serve(model, "--threads", "0"),
             "there is no device 'gpu'": serve(model, "--device", "gpu"),
             "corrupt.key": serve(model, "--identity", str(corrupt_key)),

@@ -33,19 +33,22 @@ class RaggedBloomAttention(nn.Module):
         stock = self.stock
         query, key, value = stock._reshape(stock.query_key_value(hidden_states))
         layer_past.update(key, value, stock.layer_idx)
-        options = Options(stock.inv_norm_factor, key_bias=_alibi(stock.num_heads, query.dtype))
+        options = Options(stock.inv_norm_factor, key_bias=_alibi(stock.num_heads, query))
         context = current_batch().attend(query, key, value, attention_mask, options)
         output = stock.dense(context.reshape(hidden_states.shape))
         return dropout_add(output, residual, stock.hidden_dropout, self.training), None
 
 
-def _alibi(num_heads: int, dtype: torch.dtype) -> Tensor:
-    """Return slope x position for all keys of the batch `[heads, 1, keys]`, rounded as stock BLOOM does."""
+def _alibi(num_heads: int, query: Tensor) -> Tensor:
+    """Return slope x position for all keys of the batch `[heads, 1, keys]`, rounded as stock BLOOM does.
+
+    Computed where `query` lies, as stock BLOOM does: a GPU's powers may differ from a CPU's in the last bit.
+    """
     batch = current_batch()
     if "alibi" not in batch.notes:
-        keys = torch.arange(max(chunk.end for chunk in batch.chunks))
+        keys = torch.arange(max(chunk.end for chunk in batch.chunks), device=query.device)
         slopes = _get_alibi_slopes(num_heads, keys.device)
-        batch.notes["alibi"] = (slopes[:, None, None] * keys).to(dtype)
+        batch.notes["alibi"] = (slopes[:, None, None] * keys).to(query.dtype)
     alibi: Tensor = batch.notes["alibi"]
     return alibi
 

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "demo"]
 READY_S = 60.0
 GONE_S = 10.0
-MESSAGES = "What is Murmur?\nHow can I contribute?\n"
+NUM_SIGNALS, SIGNAL_EVERY_S = 50, 0.01  # longer than it takes to end: an impatient person
+MESSAGES = b"What is Murmur?\nHow \xff can I contribute?\n"  # a byte that is no text is read all the same
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "demo" / "model" / "model.safetensors").exists(), reason="the demo model is not there"
@@ -38,8 +39,12 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *options], input=MESSAGES, capture_output=True, text=True, timeout=READY_S, cwd=ROOT
+    ended = subprocess.run(
+        [*COMMAND, *options], input=MESSAGES, capture_output=True, timeout=READY_S, cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},  # strict, as where a language is set
+    )  # fmt: skip
+    return subprocess.CompletedProcess(
+        ended.args, ended.returncode, ended.stdout.decode(), ended.stderr.decode()
     )
 
 
@@ -62,8 +67,12 @@ def test_answers_are_on_standard_output_and_a_lost_server_changes_nothing(mark: 
     assert is_gone(mark)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_however_the_demo_ends(mark: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_nothing_is_left_or_said_however_often_the_demo_is_told_to_end(
+    mark: str, number: signal.Signals, code: int
+) -> None:
     process = subprocess.Popen(
         COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
@@ -72,8 +81,11 @@ def test_nothing_is_left_however_the_demo_ends(mark: str, number: signal.Signals
         for line in process.stderr:
             if "ready after" in line:
                 break
-        process.send_signal(number)
-        process.wait(GONE_S)
+        for _ in range(NUM_SIGNALS):
+            process.send_signal(number)
+            time.sleep(SIGNAL_EVERY_S)
+        assert process.wait(GONE_S) == code
+        assert process.stderr.read() == ""
         assert is_gone(mark)
     finally:
         process.kill()

@@ -6,6 +6,7 @@ neither heartbeats nor anything else leave it, while its connections stay open.
 """
 
 import asyncio
+import copy
 import os
 import signal
 import tempfile
@@ -141,6 +142,8 @@ class Offer:
     room_tokens: int = 8192
     blocks_per_s: float = 1000.0
     spill_bytes: int = 0
+    garble: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """What it makes of every output, if it is no honest server."""
 
 
 class WatchedHost(Host):
@@ -177,6 +180,10 @@ class BlockServer(Peer):
         for address in self._initial_peers:  # quicker than to let p2pd join them before it listens
             await self.transport.connect(PeerId(address.rpartition("/p2p/")[2]), [address])
         runner = self._model.span(self.span)
+        garble = self.offer.garble
+        if garble is not None:
+            honest, runner = runner.run, copy.copy(runner)  # others run the same span honestly
+            runner.run = lambda chunks: [garble(output) for output in honest(chunks)]  # type: ignore[method-assign]
         executor = await stack.enter_async_context(Executor(runner, self.pool))
         checkpoint = self._model.checkpoint
         layout = tuple(runner.kv_layout())

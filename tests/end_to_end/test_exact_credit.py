@@ -47,6 +47,8 @@ async def test_a_session_that_no_server_has_room_for_hears_that_they_are_busy() 
             await session.feed(prompt(4, 60))
             with pytest.raises(PeerBusy):
                 await session.feed(prompt(5, 60))
+            assert session.position == 60
+            await session.feed(prompt(5, 2))  # a later step may fare better
         await swarm.check_clean()
 
 

@@ -1,5 +1,10 @@
 """Who talks to whom: one message out and one in per token at the client, all else from server to server."""
 
+from collections.abc import Callable
+
+import pytest
+import torch
+
 from swarm.wire.blocks import Hop
 from tests.end_to_end.exact import check_answer, prompt, small_model
 from tests.end_to_end.swarm import Offer, open_swarm, until
@@ -47,6 +52,30 @@ async def test_a_relayed_link_is_replayed_over_when_a_server_goes() -> None:
             swarm.path(session)[1].kill()
             await check_answer(model, session, ids, 6)
             assert {server.recomputed_tokens for server in swarm.living} == {0}
+        await swarm.check_clean()
+
+
+@pytest.mark.parametrize(
+    "garble",
+    [
+        lambda output: output[:, :-1],
+        lambda output: output.long(),
+        lambda output: output[0, 0],
+        lambda output: output * float("nan"),
+        lambda output: output[None],
+    ],
+    ids=["too narrow", "whole numbers", "one number", "no numbers", "a dimension more"],
+)
+async def test_a_last_hop_whose_results_are_no_outputs_is_left(
+    garble: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    model = small_model("llama")
+    bad = Offer(3, 6, blocks_per_s=1e5, garble=lambda output: garble(output) if len(output) else output)
+    async with open_swarm(model, Offer(0, 3), bad, Offer(3, 6)) as swarm:
+        client = await swarm.client()
+        async with client.session() as session:
+            await check_answer(model, session, prompt(6), 4)
+            assert swarm.path(session)[1] is swarm.servers[2]
         await swarm.check_clean()
 
 

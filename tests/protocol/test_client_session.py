@@ -444,6 +444,12 @@ def test_a_ticket_of_another_history_is_refused() -> None:
         reattach(client.session.ticket(), [1, 3], CLIENT, FINGERPRINT)
 
 
+def test_whoever_is_fenced_stops_though_the_epoch_is_that_of_the_one_who_took_over() -> None:
+    client = bound()
+    (broken,) = client.refuse("fenced", epoch=client.session.epoch + 1)
+    assert isinstance(broken, Broken)
+
+
 def test_whoever_is_fenced_stops() -> None:
     client = bound()
     (broken,) = client.refuse("fenced")

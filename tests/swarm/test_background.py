@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from swarm.background import finish, running
+from swarm.background import finish, running, running_group
 
 
 async def forever(events: list[str]) -> None:
@@ -32,6 +32,23 @@ async def test_a_failure_in_the_background_ends_the_block_and_is_raised_as_it_is
         async with running(fail(), forever(events)):
             await asyncio.Event().wait()
     assert events == ["ended"]
+
+
+async def test_a_single_failure_is_raised_as_it_is_through_any_number_of_groups() -> None:
+    async def fail_deep() -> None:
+        async with asyncio.TaskGroup() as outer:
+            outer.create_task(fail_deeper())
+
+    async def fail_deeper() -> None:
+        async with asyncio.TaskGroup() as inner:
+            inner.create_task(fail())
+
+    with pytest.raises(ValueError, match="broken"):
+        async with running(fail_deep()):
+            await asyncio.Event().wait()
+    with pytest.raises(ValueError, match="broken"):
+        async with running_group() as group:
+            await group.create_task(fail_deep())
 
 
 async def test_a_failure_of_the_block_is_raised_as_it_is() -> None:

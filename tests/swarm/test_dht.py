@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hivemind.utils.timed_storage
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,15 +16,8 @@ from hivemind.dht import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 
 from swarm.background import running
-from swarm.dht import (
-    MAX_KEYS,
-    MAX_SUBKEYS,
-    Dht,
-    _BoundedStorage,
-    _opened,
-    announce_forever,
-    open_dht,
-)
+from swarm.dht import Dht, announce_forever, open_dht
+from swarm.dht_storage import MAX_KEYS, MAX_KEYS_PER_PEER, MAX_SUBKEYS, BoundedStorage, opened
 from swarm.directory import ServerDirectory
 from swarm.errors import ConfigError
 from swarm.identity import Identity, temporary_identity
@@ -170,7 +164,7 @@ def fresh_identity() -> Identity:
 
 
 def test_a_lower_sequence_number_does_not_win_however_late_it_expires(stranger: Identity) -> None:
-    storage, key = _BoundedStorage(), DHTID.generate("k")
+    storage, key = BoundedStorage(), DHTID.generate("k")
     now = time.time()
     assert storage.store_subkey(key, *entry(stranger, sequence=5, expires_at=now + 20))
     assert not storage.store_subkey(key, *entry(stranger, sequence=4, expires_at=now + 40))
@@ -181,26 +175,47 @@ def test_a_lower_sequence_number_does_not_win_however_late_it_expires(stranger: 
 def test_a_record_from_the_future_or_the_past_enters_no_table_and_spoils_no_answer(
     stranger: Identity,
 ) -> None:
-    storage, key, now = _BoundedStorage(), DHTID.generate(SERVERS_KEY), time.time()
+    storage, key, now = BoundedStorage(), DHTID.generate(SERVERS_KEY), time.time()
     for issued_at in (now + 10, now - 40):
         record = entry(stranger, issued_at=issued_at, expires_at=issued_at + 30)
         assert not storage.store_subkey(key, *record)
-        assert _opened(key.to_bytes(), pack(record[0]), *record[1:]) is not None
+        assert opened(key.to_bytes(), pack(record[0]), *record[1:]) is not None
 
 
 def test_a_full_table_refuses_newcomers_and_still_renews_the_others(stranger: Identity) -> None:
-    storage, key = _BoundedStorage(), DHTID.generate("k")
+    storage, key = BoundedStorage(), DHTID.generate("k")
     assert storage.store_subkey(key, *entry(stranger))
     for number in range(1, MAX_SUBKEYS + 5):
         assert storage.store_subkey(key, *entry(fresh_identity())) == (number < MAX_SUBKEYS)
     assert storage.store_subkey(key, *entry(stranger, sequence=2, expires_at=time.time() + 40))
     assert len(storage.get(key).value) == MAX_SUBKEYS
     for number in range(MAX_KEYS):
-        assert storage.store_subkey(DHTID.generate(number), *entry(stranger)) == (number < MAX_KEYS - 1)
+        newcomer = entry(fresh_identity())
+        assert storage.store_subkey(DHTID.generate(number), *newcomer) == (number < MAX_KEYS - 1)
+
+
+def test_one_identity_cannot_take_all_keys_and_still_renews_its_own(stranger: Identity) -> None:
+    storage = BoundedStorage()
+    for number in range(MAX_KEYS):
+        is_stored = storage.store_subkey(DHTID.generate(number), *entry(stranger))
+        assert is_stored == (number < MAX_KEYS_PER_PEER)
+    assert storage.store_subkey(DHTID.generate(MAX_KEYS), *entry(fresh_identity()))
+    assert not storage.store_subkey(DHTID.generate(MAX_KEYS), *entry(stranger))
+    assert storage.store_subkey(DHTID.generate(0), *entry(stranger, sequence=2, expires_at=time.time() + 40))
+
+
+def test_a_peer_whose_records_expired_has_room_for_others(
+    stranger: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, now = BoundedStorage(), time.time()
+    for number in range(MAX_KEYS_PER_PEER):
+        assert storage.store_subkey(DHTID.generate(number), *entry(stranger, expires_at=now + 10))
+    monkeypatch.setattr(hivemind.utils.timed_storage, "get_dht_time", lambda: now + 11)
+    assert storage.store_subkey(DHTID.generate("k"), *entry(stranger))
 
 
 def test_a_flood_of_one_record_does_not_grow_the_table(stranger: Identity) -> None:
-    storage, key = _BoundedStorage(), DHTID.generate("k")
+    storage, key = BoundedStorage(), DHTID.generate("k")
     record = entry(stranger)
     for _ in range(1000):
         storage.store_subkey(key, *record)
@@ -208,7 +223,7 @@ def test_a_flood_of_one_record_does_not_grow_the_table(stranger: Identity) -> No
 
 
 def test_what_a_search_merges_into_an_answer_does_not_reach_the_table(stranger: Identity) -> None:
-    storage, key = _BoundedStorage(), DHTID.generate("k")
+    storage, key = BoundedStorage(), DHTID.generate("k")
     storage.store_subkey(key, *entry(stranger))
     storage.get(key).value.store("somebody", b"y", time.time() + 30)
     assert len(storage.get(key).value) == 1
@@ -236,7 +251,7 @@ async def test_a_record_is_announced_again_as_soon_as_it_changes() -> None:
     async with three() as (_, server, server_dht, client_dht):
         sequence, changed = 0, asyncio.Event()
 
-        def make_record() -> bytes:
+        async def make_record() -> bytes:
             nonlocal sequence
             sequence += 1
             return sealed(server.identity, sequence=sequence)
@@ -257,16 +272,16 @@ async def test_a_server_is_found_again_after_its_bootstrap_node_was_restarted(st
             await first_life.aclose()
             await server_dht.announce(sealed(server.identity, sequence=1))
             assert server_dht.num_peers == 0
+
+            async def make_record() -> bytes:
+                return sealed(server.identity)
+
             async with (
                 asyncio.timeout(20),
                 open_transport(stranger, host_maddrs=(host,)) as bootstrap,
                 open_dht(bootstrap),
                 node(address, client_only=True) as (_, client_dht),
-                running(
-                    announce_forever(
-                        server_dht, lambda: sealed(server.identity), asyncio.Event(), renew_s=0.1
-                    )
-                ),
+                running(announce_forever(server_dht, make_record, asyncio.Event(), renew_s=0.1)),
             ):
                 await until_found(client_dht, sequence=1)
 
@@ -275,6 +290,9 @@ SKEWED = """
 import asyncio, time
 import hivemind.dht.protocol
 hivemind.dht.protocol.get_dht_time = lambda: time.time() + {skew}
+if not {can_dial_us}:
+    async def call_ping(*_, **__): pass
+    hivemind.dht.protocol.DHTProtocol.call_ping = call_ping
 from tests.swarm.peers import node
 async def main():
     async with node() as (transport, _):
@@ -284,10 +302,11 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("skew", [-10, 10])
-async def test_a_clock_that_differs_is_one_sentence(skew: int) -> None:
+@pytest.mark.parametrize(("skew", "can_dial_us"), [(-10, True), (10, True), (10, False)])
+async def test_a_clock_that_differs_is_one_sentence_also_behind_nat(skew: int, can_dial_us: bool) -> None:
+    source = SKEWED.format(skew=skew, can_dial_us=can_dial_us)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SKEWED.format(skew=skew), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", source, stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None

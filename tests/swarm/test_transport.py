@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 
+from swarm.addresses import dialable, dialable_by_others
 from swarm.errors import ConfigError, PeerUnreachable, SwarmError
 from swarm.streams import MAX_STREAMS_PER_PEER, EndOfStream, FrameStream
-from swarm.transport import Transport, _dialable, open_transport
+from swarm.transport import Transport, open_transport
 from swarm.wire.blocks import PeerId
 from swarm.wire.frames import FROM_CHAIN, FROM_SERVER
 from swarm.wire.keys import peer_id_of
@@ -247,11 +248,37 @@ async def test_when_p2pd_ends_by_itself_so_do_we() -> None:
 
 
 def test_the_address_of_a_relay_is_written_as_p2pd_reads_it() -> None:
-    address = _dialable(f"/ip4/127.0.0.1/tcp/5/p2p/{NOBODY}/p2p-circuit/p2p/{OTHER}", OTHER)
+    address = dialable(f"/ip4/127.0.0.1/tcp/5/p2p/{NOBODY}/p2p-circuit/p2p/{OTHER}", OTHER)
     assert address is not None
     multihash = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20]) + bytes(32)
     ip4_tcp = bytes([0x04, 127, 0, 0, 1, 0x06, 0, 5])
     assert address.to_bytes() == ip4_tcp + b"\xa5\x03\x26" + multihash + b"\xa2\x02"
+
+
+@pytest.mark.parametrize("ours", ["/ip4/127.0.0.1/tcp/5", "/ip4/127.8.8.8/tcp/5", "/ip6/::1/tcp/5"])
+def test_loopback_is_an_address_only_if_there_is_no_other(ours: str) -> None:
+    relay = f"/ip4/203.0.113.7/tcp/1/p2p/{OTHER}/p2p-circuit"
+    others = ("/ip4/203.0.113.7/tcp/5", "/ip6/::1234/tcp/5", relay)
+    assert dialable_by_others([ours, *others]) == others
+    assert dialable_by_others([ours]) == (ours,)
+    assert dialable_by_others([]) == ()
+
+
+async def test_a_server_on_all_interfaces_does_not_say_that_others_reach_it_at_loopback() -> None:
+    async with open_transport(host_maddrs=("/ip4/0.0.0.0/tcp/0",)) as server:
+        are_loopback = {"/ip4/127." in address for address in server.addresses}
+    assert len(are_loopback) == 1
+
+
+async def test_without_p2pd_asking_for_our_addresses_is_one_of_our_errors() -> None:
+    async def ask() -> None:
+        async with open_transport() as transport:
+            transport.p2p._child.kill()
+            await transport.p2p._child.wait()
+            await transport.refresh_addresses()
+
+    with pytest.raises(SwarmError, match="p2pd"):
+        await ask()
 
 
 @needs_proc
