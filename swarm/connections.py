@@ -9,7 +9,7 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from swarm.background import RunningGroup, running, running_group
@@ -28,6 +28,7 @@ MISSED_BEATS = 2
 TICKS_PER_BEAT = 4
 STILL_BEATS = 10
 CONNECT_S = 5.0
+FLUSH_S = 1.0
 RTT_WEIGHT = 0.3
 
 
@@ -56,6 +57,8 @@ class Connection:
         self._on_record = on_record
         self._listeners: dict[SessionId, Listener] = {}
         self._pings: dict[int, float] = {}
+        self._flushes: dict[int, asyncio.Event] = {}
+        self._nonces = itertools.count(1)
         self._last_progress = (-1, 0)
 
     def send(self, session_id: SessionId, listener: Listener, message: Message) -> None:
@@ -67,6 +70,13 @@ class Connection:
     def forget(self, session_id: SessionId) -> None:
         """The session is closed or has moved away."""
         self._listeners.pop(session_id, None)
+
+    async def flush(self) -> None:
+        """Wait until the server has read all that was said."""
+        nonce = next(self._nonces)
+        heard = self._flushes[nonce] = asyncio.Event()
+        if self._stream.write_nowait(Ping(nonce=nonce)):
+            await heard.wait()
 
     async def serve(self) -> str:
         """Pass on what the server says until it is lost; returns why it is."""
@@ -104,6 +114,9 @@ class Connection:
     def _hear_beat(self, beat: Heartbeat) -> None:
         now = time.monotonic()
         self.last_beat_s = now
+        if beat.nonce in self._flushes:
+            self._flushes.pop(beat.nonce).set()
+            return
         asked_s = self._pings.pop(beat.nonce, None)
         if asked_s is not None:
             sample = now - asked_s
@@ -115,7 +128,8 @@ class Connection:
         if self._last_progress[1] >= STILL_BEATS:
             raise PeerUnreachable(f"{self.peer_id} beats, but its computation stands still", self.peer_id)
 
-    def _ping(self, nonce: int) -> None:
+    def _ping(self) -> None:
+        nonce = next(self._nonces)
         self._pings[nonce] = time.monotonic()
         self._pings.pop(nonce - 8, None)
         self._stream.write_nowait(Ping(nonce=nonce))
@@ -124,7 +138,7 @@ class Connection:
         """Measure the round trip, and lose patience after MISSED_BEATS heartbeats."""
         for tick in itertools.count():
             if tick % TICKS_PER_BEAT == 0:
-                self._ping(tick // TICKS_PER_BEAT + 1)
+                self._ping()
             before = time.monotonic()
             await asyncio.sleep(HEARTBEAT_S / TICKS_PER_BEAT)
             now = time.monotonic()
@@ -163,6 +177,13 @@ class Connections:
                 self._group.create_task(self._serve(self._open[peer_id]))
             return self._open[peer_id]
 
+    async def flush(self) -> None:
+        """Let farewells arrive before our p2pd ends, which drops what it holds: leases last for minutes."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S), asyncio.TaskGroup() as group:
+                for connection in self._open.values():
+                    group.create_task(connection.flush())
+
     async def _connected(self, peer_id: PeerId, addresses: Sequence[str]) -> Connection:
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -191,4 +212,8 @@ async def open_connections(
 ) -> AsyncIterator[Connections]:
     """Keep connections for the length of the block."""
     async with running_group() as group:
-        yield Connections(transport, group, on_record)
+        connections = Connections(transport, group, on_record)
+        try:
+            yield connections
+        finally:
+            await connections.flush()

@@ -79,6 +79,17 @@ async def test_a_last_hop_whose_results_are_no_outputs_is_left(
         await swarm.check_clean()
 
 
+async def test_a_client_that_ends_at_once_has_said_its_farewells() -> None:
+    model = small_model("llama")
+    async with open_swarm(model, *THREE_HOPS) as swarm:
+        for number in range(5):
+            client = await swarm.client()
+            async with client.session() as session:
+                await session.feed(prompt(number))
+            await client.leave()
+            await swarm.check_clean()
+
+
 async def test_servers_that_a_session_has_left_hold_nothing_for_it() -> None:
     model = small_model("llama")
     async with open_swarm(model, Offer(0, 6, blocks_per_s=1e5), Offer(0, 6)) as swarm:
