@@ -116,8 +116,8 @@ async def test_a_server_may_go_between_any_two_tokens(hop: int) -> None:
 
 
 @HOPS
-async def test_a_server_may_go_while_any_token_is_under_way(hop: int) -> None:
-    await lose_under_way(small_model("llama"), hop, range(ANSWER_TOKENS))
+async def test_a_server_may_go_while_a_token_is_under_way(hop: int) -> None:
+    await lose_under_way(small_model("llama"), hop, range(hop % 2, ANSWER_TOKENS, 2))
 
 
 @pytest.mark.slow
