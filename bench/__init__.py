@@ -1,5 +1,5 @@
 """Measurements: one per file, baseline and candidate side by side in one run.
 
-Not built yet: `python -m bench` says so. Planned: hop, decode, batch, push, failover, ...
+`python -m bench` lists what there is. Planned: hop, decode, batch, push, failover, ...
 May use every package; nothing uses it.
 """

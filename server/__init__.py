@@ -2,5 +2,5 @@
 
 placement      which span to host                      block_loader   tensors -> blocks, quantized
 sessions       the hop's side of the protocol          scheduler      which steps run next
-executor       the one thread that owns the device     forwarding     streams in, streams out
+executor       the one thread that owns the device     serving        streams in, streams out
 """

@@ -265,11 +265,6 @@ class Executor:
         self._loop.call_soon_threadsafe(_settle_all, [(future, result)])
 
 
-def is_finite(hidden: Tensor) -> bool:
-    """Tell whether `hidden` holds no NaN and no infinity: one cheap pass over a step's activations."""
-    return bool(torch.isfinite(hidden).all())
-
-
 def _settle_all(finished: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
     for future, result in finished:
         if future.done():

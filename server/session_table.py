@@ -223,5 +223,7 @@ class SessionTable:
         session = self._sessions.pop(key)
         del self._holders[key]
         self._per_peer[key.client] -= 1
+        if not self._per_peer[key.client]:
+            del self._per_peer[key.client]
         session.log.close()
         self._rooms.close(key)

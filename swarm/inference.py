@@ -104,6 +104,7 @@ class InferenceSession:
         self._must_route = asyncio.Event()
         self._error: SwarmError | None = None
         self._has_no_route = False
+        self._is_kept = False
         self._last_error: SessionError | None = None
         self._last_progress_s = time.monotonic()
         self._busy_since_s = math.inf
@@ -164,6 +165,11 @@ class InferenceSession:
     def ticket(self) -> bytes:
         """What `open_session` needs to re-attach to this session later, with the same identity."""
         return msgspec.msgpack.encode(self._machine.ticket())
+
+    def detach(self) -> bytes:
+        """Have the servers keep the session when the block ends, for its lease; returns the ticket to it."""
+        self._is_kept = True
+        return self.ticket()
 
     # --- steps -----------------------------------------------------------------------------------------
 
@@ -445,7 +451,7 @@ class InferenceSession:
     def shut(self) -> None:
         """Say farewell to the servers."""
         self._leave()
-        self._carry_out(self._machine.close())
+        self._carry_out(self._machine.close(is_kept=self._is_kept))
         self._fail(LocalProtocolError("the session is closed"))
         for hop in self._machine.route:
             connection = self._network.connection(hop.peer_id)

@@ -1,8 +1,8 @@
 """Logits to tokens, with the numbers that `generate` of transformers would use: same processors, same draws.
 
 transformers draws with `torch.multinomial` from the process's generator; here every session owns one, so
-that a seed gives the same tokens whatever else runs. One draw per accepted token: its state is kept per
-position and restored on rollback.
+that a seed gives the same tokens whatever else runs. One draw per accepted token: who rolls an
+answer back can go back in its draws with `state` and `restore`.
 """
 
 import math

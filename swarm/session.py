@@ -41,6 +41,7 @@ from swarm.wire.messages import (
     Close,
     CopyPages,
     Credit,
+    Detach,
     ForkOf,
     NextHop,
     Ready,
@@ -175,13 +176,14 @@ class ClientSession:
         child._relays = set(self._relays)
         return child
 
-    def close(self) -> list[Effect]:
-        """Free the session everywhere. Idempotent."""
+    def close(self, *, is_kept: bool = False) -> list[Effect]:
+        """Free the session everywhere, or leave it there for its lease if `is_kept`. Idempotent."""
         was_bound = self.phase not in (Phase.UNBOUND, Phase.CLOSED)
         self.phase = Phase.CLOSED
         self.outbox.clear()
         hops = range(len(self.route)) if was_bound else ()
-        return [TellHop(stage, Close(session=self.session_id)) for stage in hops]
+        farewell = (Detach if is_kept else Close)(session=self.session_id)
+        return [TellHop(stage, farewell) for stage in hops]
 
     def ticket(self) -> Ticket:
         """What a restarted client needs, beside the history itself, to go on with this session."""

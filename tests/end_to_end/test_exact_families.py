@@ -156,6 +156,24 @@ async def test_a_client_comes_back_and_nothing_is_computed_again(place: Place, t
     await again.leave()
 
 
+async def test_a_session_that_was_detached_is_there_for_the_next_process(
+    place: Place, tmp_path: Path
+) -> None:
+    servers, identity = place.servers(THREE_HOPS), tmp_path / "identity"
+    ids = prompt(17, 30)
+    client = await place.swarm.client(identity=identity)
+    async with client.session(*servers) as session:
+        answer = Answer(place.model, session, ids, 20)
+        await answer.advance(10)
+        ticket = session.detach()
+    await client.leave()
+    again = await place.swarm.client(identity=identity)
+    async with again.session(ticket=ticket, ids=[*ids, *answer.ids]) as session:
+        await check_answer(place.model, session, [*ids, *answer.ids], 10)
+        assert executed(place, session) == 39 + 10
+    await again.leave()
+
+
 def executed(place: Place, session: object) -> int:
     """Tokens that every hop has computed for one session; all the same number."""
     from swarm.inference import InferenceSession

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from server.attention import Chunk
 from server.block_loader import load_span
-from server.executor import Executor, Overloaded, Work, is_finite
+from server.executor import Executor, Overloaded, Work
 from server.kv_cache import KVFull, KVPool, SessionCache
 from server.scheduler import Limits
 from server.span import SpanModel
@@ -275,12 +275,6 @@ async def test_leaving_fails_those_who_still_wait() -> None:
                 await task
         with pytest.raises(Overloaded, match="stopped"):
             await fake.executor.call(int)
-
-
-def test_finite_means_neither_nan_nor_infinite() -> None:
-    assert is_finite(torch.ones(2, 3))
-    assert not is_finite(torch.tensor([[1.0, torch.nan]]))
-    assert not is_finite(torch.tensor([[1.0, torch.inf]]).bfloat16())
 
 
 @pytest.mark.parametrize("num_sessions", [1, 5])
