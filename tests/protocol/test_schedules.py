@@ -19,6 +19,11 @@ QUICKLY_CAUGHT = (
     "a fork needs no known tag",
     "late binds of lower epochs are obeyed",
 )
+HARDLY_CAUGHT = (
+    "allows ignores tags",  # first at seed 86,767; test_a_step_on_contents_of_another_name_is_refused
+    "refused attempts are forgotten",  # not in 120,000; test_after_a_refusal_the_rest_of_the_attempt_is_dropped
+)
+"""Rules that chance is too slow for, and the tests that hold them instead."""
 
 
 def run_many(first: int, last: int) -> Counter[str]:
@@ -61,6 +66,6 @@ def test_chance_notices_when(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", sorted(MUTANTS.keys() - set(QUICKLY_CAUGHT)))
+@pytest.mark.parametrize("name", sorted(MUTANTS.keys() - {*QUICKLY_CAUGHT, *HARDLY_CAUGHT}))
 def test_chance_notices_after_a_long_time_when(name: str) -> None:
     assert first_failure(name, 20_000) is not None
