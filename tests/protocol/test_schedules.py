@@ -21,7 +21,7 @@ QUICKLY_CAUGHT = (
 )
 HARDLY_CAUGHT = (
     "allows ignores tags",  # first at seed 86,767; test_a_step_on_contents_of_another_name_is_refused
-    "refused attempts are forgotten",  # not in 120,000; test_after_a_refusal_the_rest_of_the_attempt_is_dropped
+    "refused attempts are forgotten",  # not in 120,000; test_after_a_refusal_the_rest_of_the_attempt_...
 )
 """Rules that chance is too slow for, and the tests that hold them instead."""
 
