@@ -48,6 +48,7 @@ PURE_MODULES = (
     "server/replay_log.py",
     "server/scheduler.py",
     "server/victims.py",
+    "server/waiting_line.py",
     "server/sessions.py",
     "bot/conversation.py",
     "bot/pacing.py",

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 import torch
 
+from swarm.background import running
 from swarm.checkpoint import open_checkpoint
 from swarm.client import SwarmModel
 from swarm.errors import PeerUnreachable
@@ -304,12 +305,11 @@ async def test_a_successor_that_stops_reading_costs_its_own_session_and_no_other
             for seq in range(10_000):  # over and over from the start: every step takes back the one before
                 await stream.write(step(128, seq=seq), [hidden(128)])
 
-        sending = asyncio.create_task(send())
-        while isinstance(refusal := await control.next(), Credit):
-            pass
+        async with running(send()):
+            while isinstance(refusal := await control.next(), Credit):
+                pass
         assert isinstance(refusal, SessionError)
         assert (refusal.session, refusal.code) == (name, "busy")
-        sending.cancel()
         stream.close()
         await control.stream.write(Close(session=name))
 
