@@ -142,11 +142,14 @@ class Room:
         self._swarm.kill(victim)
 
     def _note(self, notice: Notice) -> None:
-        if notice.kind == "lost" and not self._is_looking:
+        names = ", ".join(self._swarm.name_of(peer) for peer in notice.peers)
+        if notice.kind in ("lost", "full") and not self._is_looking:
             self._is_looking = True
-            names = ", ".join(self._swarm.name_of(peer) for peer in notice.peers)
+            what = f"lost {names}" if notice.kind == "lost" else f"{names} has no room"
             sys.stderr.write("\n")
-            self.say(f"lost {names}: looking for another way")
+            self.say(f"{what}: looking for another way")
+        elif notice.kind == "busy":
+            self.say("all servers are full: waiting for room")
         elif notice.kind == "recovered":
             self._is_looking = False
             self.say(f"the answer goes on after {notice.pause_s:.1f} s, as if nothing had happened")

@@ -15,6 +15,7 @@ from server.kv_cache import KVFull
 from server.rooms import Rooms
 from server.session_effects import Effect, Execute, Link, SendNext, Tell
 from server.sessions import HopSession
+from swarm.allowance import Allowances
 from swarm.background import running
 from swarm.errors import ContextTooLong, PeerUnreachable
 from swarm.outgoing import Outgoing
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 LINK_S = 3.0
 MAX_UNREAD_STEPS = 32
-FULL_POLL_S = 0.02
 
 
 class OpenChain(Protocol):
@@ -33,6 +33,16 @@ class OpenChain(Protocol):
 
     async def __call__(self, next_hop: NextHop, hello: Hello) -> FrameStream:
         """Open a chain stream and greet. Raises PeerUnreachable."""
+
+
+class Buffers:
+    """What clients may make this server hold in memory beside KV and logs, over all of their sessions."""
+
+    def __init__(self) -> None:
+        self.accepted = Allowances(per_peer=128 << 20, in_all=1 << 30)
+        """Steps that came and have not run."""
+        self.queued = Allowances(per_peer=256 << 20, in_all=2 << 30)
+        """Results that a slow successor, or the client itself, has not taken."""
 
 
 class SessionDriver:
@@ -45,9 +55,11 @@ class SessionDriver:
         dtype: torch.dtype,
         tell: Callable[[Message], None],
         open_chain: OpenChain,
+        buffers: Buffers,
     ) -> None:
+        client = session.key.client
         self.session = session
-        self.outgoing = Outgoing(self._on_broken)
+        self.outgoing = Outgoing(self._on_broken, buffers.queued.open(client))
         self.last_used_s = 0.0
         self.is_fetched = asyncio.Event()
         self._rooms = rooms
@@ -55,8 +67,10 @@ class SessionDriver:
         self._dtype = dtype
         self._tell = tell
         self._open_chain = open_chain
-        self._jobs: asyncio.Queue[Link | Execute] = asyncio.Queue()
-        self._drained = asyncio.Event()
+        self._accepted = buffers.accepted.open(client)
+        self._to_link: Link | None = None
+        self._to_run: Execute | None = None
+        self._has_job = asyncio.Event()
         self._is_over = False
         self._is_replaying = False
         self._watch_epoch = asyncio.Event()
@@ -67,11 +81,11 @@ class SessionDriver:
         try:
             async with running(self.outgoing.pump_forever(), self._watch_forever()):
                 while True:
-                    job = await self._jobs.get()
-                    await (self._compute(job) if isinstance(job, Execute) else self._link(job))
+                    await self._has_job.wait()
+                    await self._do_next_job()
         finally:
             self._is_over = True
-            self._drained.set()
+            self._accepted.note(0)
             self.outgoing.close()
 
     def carry_out(self, effects: list[Effect]) -> None:
@@ -92,26 +106,50 @@ class SessionDriver:
             effects = self.session.on_step(message, hidden, is_blocked=self.outgoing.is_full)
         else:
             effects = self.session.on_state_step(message, hidden)
+        self._count_accepted()
         self.carry_out(effects)
 
     async def has_room_for_more(self) -> None:
-        """Wait until the session has worked off what it accepted: the stream's sender is slowed down.
+        """Wait until the client's sessions have worked off what they accepted: the sender is slowed down.
 
         A replay waits for the successor as well; a step is refused with `busy` instead.
         """
-        while self.session.num_waiting >= MAX_UNREAD_STEPS and not self._is_over:
-            self._drained.clear()
-            await self._drained.wait()
-        while self._is_replaying and self.outgoing.is_full and not self._is_over:  # noqa: ASYNC110 - the queue tells nobody that it drains
-            await asyncio.sleep(FULL_POLL_S)
+        while self._is_behind and not self._is_over:
+            await self._accepted.wait_for_change()
+        if self._is_replaying:
+            await self.outgoing.wait_for_room()
+
+    @property
+    def _is_behind(self) -> bool:
+        return self.session.num_waiting >= MAX_UNREAD_STEPS or self._accepted.is_exhausted
+
+    def _count_accepted(self) -> None:
+        sizes = (hidden.numel() * hidden.element_size() for hidden in self.session.accepted())
+        self._accepted.note(0 if self._is_over else sum(sizes))
 
     # --- slow work -----------------------------------------------------------------------------------
 
     def _begin(self, job: Link | Execute) -> None:
+        """Put a job in the place of an older one: of links only the newest counts, and one step runs."""
         if isinstance(job, Link):
             self._successor = None
             self.outgoing.begin(job.epoch)
-        self._jobs.put_nowait(job)
+            self._to_link = job
+            self._count_accepted()
+        else:
+            self._to_run = job
+        self._has_job.set()
+
+    async def _do_next_job(self) -> None:
+        """A step that is to run came before the link that waits: steps come only once a link stands."""
+        if self._to_run is not None:
+            job, self._to_run = self._to_run, None
+            await self._compute(job)
+        elif self._to_link is not None:
+            link, self._to_link = self._to_link, None
+            await self._link(link)
+        else:
+            self._has_job.clear()
 
     async def _compute(self, job: Execute) -> None:
         try:
@@ -126,7 +164,7 @@ class SessionDriver:
         else:
             # A row of a batch would keep the whole batch in the replay log's memory.
             effects = self.session.executed(output.clone() if output._base is not None else output)
-        self._drained.set()
+        self._count_accepted()
         self.carry_out(effects)
 
     async def _executed(self, job: Execute) -> torch.Tensor:

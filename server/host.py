@@ -4,24 +4,21 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
 
-from server.driver import OpenChain, SessionDriver
+from server.driver import Buffers, OpenChain, SessionDriver
 from server.executor import Executor
 from server.kv_cache import KVFull, KVPool
 from server.kv_extents import Pair
+from server.making_room import make_room_forever
 from server.replay_log import LogBudget
 from server.rooms import Rooms
 from server.session_effects import SessionKey
 from server.session_table import Limits, Refused, SessionTable
-from server.sessions import HopSession
 from server.tensor_payloads import TensorOperations
-from server.victims import Candidate, choose_victim
-from server.waiting_line import rank_of
 from swarm.wire.blocks import PeerId, SessionId, Span
 from swarm.wire.messages import (
     Bind,
@@ -71,6 +68,7 @@ class Host:
         self.model = model
         self.rooms = Rooms(pool, executor)
         self.executor = executor
+        self.buffers = Buffers()
         self.table = SessionTable(
             model.span, model.fingerprint, self.rooms, LogBudget(log_bytes, TensorOperations()), Limits()
         )
@@ -84,7 +82,7 @@ class Host:
         """Drive sessions, end leases, make room. Ends with its caller."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            group.create_task(self._make_room_forever())
+            group.create_task(make_room_forever(self.table, self.rooms, self._drivers))
             while True:
                 await asyncio.sleep(TICK_S)
                 self.table.expire(time.monotonic())
@@ -107,7 +105,9 @@ class Host:
             if driver is not None:
                 self._tasks.pop(key).cancel()
             tell = functools.partial(self._tell, key)
-            driver = SessionDriver(session, self.rooms, self.model.dtype, tell, self._open_chain)
+            driver = SessionDriver(
+                session, self.rooms, self.model.dtype, tell, self._open_chain, self.buffers
+            )
             self._drivers[key] = driver
             self._tasks[key] = self._group.create_task(self._drive(driver))
         driver.last_used_s = time.monotonic()
@@ -244,39 +244,6 @@ class Host:
         except (KVFull, ValueError) as error:
             raise Refused("busy", f"the pages do not fit: {error}") from error
         driver.carry_out(driver.session.adopt(epoch))
-
-    # --- memory ------------------------------------------------------------------------------------------
-
-    async def _make_room_forever(self) -> None:
-        """When pages are short, put the session aside that can best be done without."""
-        while True:
-            await self.rooms.is_short.wait()
-            self.rooms.is_short.clear()
-            await self.rooms.bury()
-            key = choose_victim(self._candidates(), self.rooms.first_in_line())
-            if key is None:
-                await asyncio.sleep(TICK_S)
-            else:
-                await self._put_aside(key, self._drivers[key].session)
-
-    async def _put_aside(self, key: SessionKey, session: HopSession) -> None:
-        is_aside = await self.rooms.put_aside(key, lambda: session.is_idle)
-        if not is_aside and session.is_idle and self.table.get(key) is session:
-            logger.info("no place to spill: a session's cache is dropped and will be replayed")
-            session.drop_cache()
-            self.rooms.empty(key)
-            await self.rooms.bury()
-
-    def _candidates(self) -> Iterator[Candidate]:
-        now, greedy = time.monotonic(), self.rooms.greedy()
-        for key, driver in self._drivers.items():
-            session = driver.session
-            cache = self.rooms.cache(key) if self.table.get(key) is session else None
-            if cache is None or cache.is_away or not cache.own_pages:
-                continue
-            rank = rank_of(key, is_greedy=key.client in greedy)
-            is_detached = self.table.holder(key) is None
-            yield Candidate(key, rank, now - driver.last_used_s, is_detached, session.is_idle)
 
 
 async def _wait_until(condition: asyncio.Condition, seconds: float) -> None:

@@ -87,6 +87,16 @@ class Rooms(KVRooms):
         self.freed.set()
         return is_aside
 
+    def trim(self, key: SessionKey, position: int) -> bool:
+        """Take the pages above `position` from an idle session; tell whether there were any."""
+        cache = self._caches[key]
+        before = cache.own_pages
+        self.pool.release_above(cache, position)
+        is_less = cache.own_pages < before
+        if is_less:
+            self.freed.set()
+        return is_less
+
     def empty(self, key: SessionKey) -> None:
         """Throw an idle session's cache away; its client will replay."""
         old = self._caches[key]

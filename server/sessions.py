@@ -13,6 +13,7 @@ the new epoch holds, and everything above is written again before it is read.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -90,6 +91,13 @@ class HopSession:
     def num_waiting(self) -> int:
         """Accepted steps that do not run yet."""
         return len(self._waiting)
+
+    def accepted(self) -> Iterator[Payload]:
+        """What the steps that run or wait have brought."""
+        if self._running is not None:
+            yield self._running.payload
+        for work in self._waiting:
+            yield work.payload
 
     @property
     def is_idle(self) -> bool:
@@ -170,6 +178,15 @@ class HopSession:
         self._planned = Boundaries()
         self.log.truncate(0)
         self.credit = 0
+
+    def trim(self) -> int:
+        """Take back what was granted far ahead of an idle session, as a rollback leaves it.
+
+        Returns the position up to which it keeps its room; what lies above must be asked for again.
+        """
+        assert self.is_idle, "room was taken back under a running step"
+        self.credit = min(self.credit, self._done.length + self.credit_ahead)
+        return self.credit
 
     # --- the chain ------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ happens to servers meanwhile, a step returns what the unsplit model would return
 
 import asyncio
 import logging
-import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,6 +29,7 @@ from swarm.errors import (
 from swarm.history import History
 from swarm.inputs import Inputs
 from swarm.network import Network
+from swarm.patience import RECOVER_S, STALL_S, Patience, Verdict
 from swarm.session import ClientSession, Phase, Ticket, reattach
 from swarm.session_effects import (
     Broken,
@@ -50,10 +50,8 @@ from swarm.wire.tags import TagChain
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
-ACK_S = 4.0
-STALL_S = 30.0
-RECOVER_S = 60.0
 FIRST_ROUTE_S = 15.0
+NO_ROOM = "it has no room"
 PREFILL_CHUNK_TOKENS = 128
 
 
@@ -62,7 +60,8 @@ class Notice:
     """Something that a person who waits may want to know."""
 
     kind: str
-    """`lost`: a server is gone. `recovered`: the answer goes on after `pause_s`."""
+    """`lost`: a server is gone. `full`: one has no room, another is taken. `busy`: none has room now.
+    `recovered`: the answer goes on after `pause_s`; it follows `lost` and `full`."""
     reason: str = ""
     peers: frozenset[PeerId] = frozenset()
     pause_s: float = 0.0
@@ -106,10 +105,8 @@ class InferenceSession:
         self._has_no_route = False
         self._is_kept = False
         self._last_error: SessionError | None = None
-        self._last_progress_s = time.monotonic()
-        self._busy_since_s = math.inf
-        self._phase_since_s = time.monotonic()
-        self._paused_since_s: float | None = None
+        self._patience = Patience(progress_s=time.monotonic(), phase_s=time.monotonic())
+        self._told_busy_s = 0.0
         self._width = 0
         self._praised_epoch = 0
 
@@ -208,10 +205,7 @@ class InferenceSession:
 
     def _start_step(self, labels: list[int], rows: int) -> asyncio.Future[torch.Tensor]:
         if not len(self._waiting):
-            self._last_progress_s = time.monotonic()
-            self._busy_since_s = math.inf
-            if self._paused_since_s is not None:  # nobody waited until now
-                self._paused_since_s = self._last_progress_s
+            self._patience.begin(time.monotonic())
         number, effects = self._machine.step(labels, rows)
         future: asyncio.Future[torch.Tensor] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -240,7 +234,7 @@ class InferenceSession:
                 self._tell_peer(effect.peer_id, effect.message)
             elif isinstance(effect, OpenChain):
                 self._chains.begin(self._machine, effect)
-                self._phase_since_s = time.monotonic()
+                self._patience.bind(time.monotonic())
                 self.counters.rebinds += 1
             elif isinstance(effect, NeedRoute):
                 self._need_route(effect)
@@ -263,17 +257,14 @@ class InferenceSession:
         self._chains.send(step, (hidden,))
 
     def _deliver(self, effect: Deliver) -> None:
-        now = time.monotonic()
-        self._last_progress_s = now
-        self._busy_since_s = math.inf
+        pause_s = self._patience.deliver(time.monotonic())
         self.counters.results_in += 1
         if self._praised_epoch != self._machine.epoch:
             self._praised_epoch = self._machine.epoch
             for hop in self._machine.route:
                 self._network.health.succeeded(hop.peer_id)
         self.counters.direct_links += max(0, effect.links - 1)
-        if self._paused_since_s is not None:
-            pause_s, self._paused_since_s = now - self._paused_since_s, None
+        if pause_s is not None:
             self._lost.clear()
             self.on_notice(Notice("recovered", pause_s=pause_s))
         self._leave()
@@ -301,12 +292,11 @@ class InferenceSession:
             connection.forget(self._machine.session_id)
 
     def _need_route(self, effect: NeedRoute) -> None:
-        self._phase_since_s = time.monotonic()
+        self._patience.lose(time.monotonic())
         self._lost |= effect.lost
-        if self._paused_since_s is None:
-            self._paused_since_s = time.monotonic()
         logger.info("re-routing: %s", effect.reason)
-        self.on_notice(Notice("lost", effect.reason, effect.lost))
+        kind = "full" if effect.reason == NO_ROOM else "lost"
+        self.on_notice(Notice(kind, effect.reason, effect.lost))
         self._must_route.set()
 
     def _retry(self, epoch: int, attempt: int) -> None:
@@ -335,18 +325,32 @@ class InferenceSession:
                 self._carry_out(self._machine.copy_failed(frozenset([peer_id])))
             return
         if isinstance(message, SessionError):
-            logger.info("%s says %s: %s", peer_id, message.code, message.message)
-            self._last_error = message
-            if message.code == "busy":
-                self._busy_since_s = min(self._busy_since_s, time.monotonic())
-            self._carry_out(self._machine.on_error(message))
+            self._on_error(peer_id, message)
         elif isinstance(message, BindAck):
             self._carry_out(self._machine.on_ack(message))
         elif isinstance(message, Ready):
-            self._last_progress_s = time.monotonic()
+            self._patience.progress(time.monotonic())
             self._carry_out(self._machine.on_ready(message))
         elif isinstance(message, Credit):
             self._carry_out(self._machine.on_credit(message))
+
+    def _on_error(self, peer_id: PeerId, error: SessionError) -> None:
+        logger.info("%s says %s: %s", peer_id, error.code, error.message)
+        self._last_error = error
+        self._carry_out(self._machine.on_error(error))
+        if error.code == "busy":
+            self._patience.refuse(time.monotonic())
+            self._move_on(peer_id)
+
+    def _move_on(self, busy: PeerId) -> None:
+        """Go where there is room, if a server has had none for a while. It is not to blame."""
+        if not self._patience.may_move(time.monotonic()):
+            return
+        if self._network.has_room_elsewhere(busy, self.route, self.position):
+            self._carry_out(self._machine.on_lost(frozenset([busy]), NO_ROOM))
+        elif self._told_busy_s != self._patience.busy_s:
+            self._told_busy_s = self._patience.busy_s
+            self.on_notice(Notice("busy", "no server has room now", frozenset([busy])))
 
     def on_lost(self, peer_id: PeerId, reason: str) -> None:
         """A server is gone, or must be taken for gone."""
@@ -394,7 +398,7 @@ class InferenceSession:
             lost = frozenset(self._lost)
             keep = tuple(hop for hop in self._machine.route if hop.peer_id not in lost)
             try:
-                route = await self._network.reach_route(lost, keep, within_s)
+                route = await self._network.reach_route(lost, keep, within_s, self.position)
             except NoRouteError as error:
                 self._has_no_route = True
                 self._give_up(error)
@@ -429,15 +433,15 @@ class InferenceSession:
     def _check_patience(self) -> None:
         now = time.monotonic()
         machine = self._machine
-        if machine.phase is Phase.BINDING and now - self._phase_since_s > ACK_S and machine.missing_acks:
-            silent = frozenset(machine.missing_acks)
+        silent = frozenset(machine.missing_acks)
+        if silent and self._patience.is_silent(now):
             self._carry_out(machine.on_lost(silent, "it does not answer a bind"))
         if not self._waiting or self._error is not None:
             return
-        # Replays for want of room are no progress: two sessions could take turns at them for ever.
-        if now - min(self._last_progress_s, self._busy_since_s) > RECOVER_S:
+        verdict = self._patience.judge(now)
+        if verdict is Verdict.GIVE_UP:
             self._give_up(self._why_stuck())
-        elif now - max(self._phase_since_s, self._last_progress_s) > STALL_S and machine.is_bound:
+        elif verdict is Verdict.REBIND and machine.is_bound:
             logger.warning("no progress for %d s: binding the route anew", STALL_S)
             self.bind(machine.route)
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from swarm.dht import Dht
 from swarm.directory import ServerDirectory
 from swarm.errors import NoRouteError, PeerUnreachable
 from swarm.health import Health
-from swarm.routing import find_route
+from swarm.routing import NO_ROOM_S, find_route
 from swarm.streams import FrameStream
 from swarm.transport import Transport
 from swarm.wire.blocks import PeerId, Route
@@ -38,16 +40,19 @@ class Network:
     fingerprint: str
     health: Health = field(default_factory=lambda: Health(time.monotonic))
 
-    async def reach_route(self, lost: Collection[PeerId], keep: Route, within_s: float) -> Route:
+    async def reach_route(
+        self, lost: Collection[PeerId], keep: Route, within_s: float, num_tokens: int = 0
+    ) -> Route:
         """Find a route all of whose servers answer; waits for servers to come, `within_s` at most.
 
+        Servers with room for `num_tokens`, and those of `keep`, are preferred.
         Raises NoRouteError, naming the blocks, if none could be had.
         """
         deadline = time.monotonic() + within_s
         avoid = set(lost)
         while True:
             try:
-                route = self._find(avoid, keep)
+                route = self._find(avoid, keep, num_tokens)
                 unreachable = await self._reach(route)
             except NoRouteError:
                 if time.monotonic() >= deadline:
@@ -58,6 +63,14 @@ class Network:
             if not unreachable:
                 return route
             avoid |= unreachable
+
+    def has_room_elsewhere(self, busy: PeerId, route: Route, num_tokens: int) -> bool:
+        """Tell whether there is a way around `busy`: other servers of `route`, or any with enough room."""
+        try:
+            self._find(self._without_room(route, num_tokens) | {busy}, route, num_tokens)
+        except NoRouteError:
+            return False
+        return True
 
     def addresses(self, route: Route) -> dict[PeerId, tuple[str, ...]]:
         """Where the servers of a route are dialled."""
@@ -75,8 +88,9 @@ class Network:
         await stream.write(hello)
         return stream
 
-    def _find(self, avoid: Collection[PeerId], keep: Route) -> Route:
-        penalties = self.health.avoiding() | dict.fromkeys(avoid, float("inf"))
+    def _find(self, avoid: Collection[PeerId], keep: Route, num_tokens: int) -> Route:
+        penalties = Counter(dict.fromkeys(self._without_room(keep, num_tokens), NO_ROOM_S))
+        penalties.update(self.health.avoiding() | dict.fromkeys(avoid, math.inf))
         return find_route(
             self.directory.servers,
             num_blocks=self.num_blocks,
@@ -84,6 +98,12 @@ class Network:
             avoiding=penalties,
             keep=keep,
         )
+
+    def _without_room(self, keep: Route, num_tokens: int) -> set[PeerId]:
+        """Servers that cannot take `num_tokens` now and hold nothing of them yet."""
+        kept = {hop.peer_id for hop in keep}
+        servers = (server for server in self.directory.servers if server.peer_id not in kept)
+        return {server.peer_id for server in servers if server.free_tokens < num_tokens}
 
     async def _reach(self, route: Route) -> set[PeerId]:
         """Connect to all servers of a route at once; returns those that cannot be reached."""

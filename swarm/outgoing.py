@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from swarm.allowance import Allowance, unlimited
 from swarm.errors import PeerUnreachable
 from swarm.streams import FrameStream
 from swarm.wire.messages import Message
@@ -24,11 +25,15 @@ Tensors = Sequence[torch.Tensor] | Callable[[], Sequence[torch.Tensor]]
 class Outgoing:
     """A queue in front of a stream that may not be open yet."""
 
-    def __init__(self, on_broken: Callable[[int], None]) -> None:
-        """`on_broken(epoch)` is called when the stream of that epoch turns out to be broken."""
+    def __init__(self, on_broken: Callable[[int], None], allowance: Allowance | None = None) -> None:
+        """`on_broken(epoch)` is called when the stream of that epoch turns out to be broken.
+
+        `allowance` is that of the peer on whose behalf frames are queued.
+        """
         self._on_broken = on_broken
         self._queue: deque[tuple[Message, Tensors]] = deque()
         self._queued_bytes = 0
+        self._allowance = allowance or unlimited()
         self._stream: FrameStream | None = None
         self._changed = asyncio.Event()
         self.epoch = -1
@@ -36,7 +41,13 @@ class Outgoing:
     @property
     def is_full(self) -> bool:
         """True if the peer is so far behind that nothing more may be queued."""
-        return len(self._queue) >= MAX_FRAMES or self._queued_bytes >= MAX_BYTES
+        is_behind = len(self._queue) >= MAX_FRAMES or self._queued_bytes >= MAX_BYTES
+        return is_behind or self._allowance.is_exhausted
+
+    async def wait_for_room(self) -> None:
+        """Until the queue is not full, or is closed."""
+        while self.is_full and self.epoch >= 0:
+            await self._allowance.wait_for_change()
 
     def begin(self, epoch: int) -> None:
         """Forget the stream and the frames of the epoch before; frames wait until `attach`."""
@@ -44,7 +55,7 @@ class Outgoing:
             self._stream.close()
         self._stream = None
         self._queue.clear()
-        self._queued_bytes = 0
+        self._count(0)
         self.epoch = epoch
 
     def attach(self, stream: FrameStream, epoch: int) -> bool:
@@ -61,7 +72,7 @@ class Outgoing:
             return False
         if self._queue or self._stream is None or not self._sent_now(self._stream, message, tensors):
             self._queue.append((message, tensors))
-            self._queued_bytes += _num_bytes(tensors)
+            self._count(self._queued_bytes + _num_bytes(tensors))
             self._changed.set()
         return True
 
@@ -92,7 +103,11 @@ class Outgoing:
             return
         if epoch == self.epoch and self._queue and self._queue[0][0] is message:
             self._queue.popleft()
-            self._queued_bytes -= _num_bytes(tensors)
+            self._count(self._queued_bytes - _num_bytes(tensors))
+
+    def _count(self, queued_bytes: int) -> None:
+        self._queued_bytes = queued_bytes
+        self._allowance.note(queued_bytes)
 
 
 def _num_bytes(tensors: Tensors) -> int:

@@ -133,8 +133,12 @@ def _messages(system: str, prompt: str) -> list[dict[str, str]]:
 
 
 def _note(kind: str, reason: str, pause_s: float) -> None:
-    words = f"a server was lost ({reason})" if kind == "lost" else f"the answer goes on after {pause_s:.1f} s"
-    _say(f"[{words}]")
+    words = {
+        "lost": f"a server was lost ({reason})",
+        "full": "a server has no room; another takes its place",
+        "busy": "all servers are full; waiting for room",
+    }
+    _say(f"[{words.get(kind, f'the answer goes on after {pause_s:.1f} s')}]")
 
 
 def _say(sentence: str) -> None:

@@ -1,0 +1,87 @@
+"""How long a session waits for what, and when it stops waiting (pure; every method is told the time).
+
+A step that is under way makes progress, is refused for want of room, or is not heard of. Refusals are no
+progress, and neither are replays for want of room: two sessions could take turns at them for ever.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+
+ACK_S = 4.0
+STALL_S = 30.0
+RECOVER_S = 60.0
+BUSY_S = 2.0
+
+
+class Verdict(Enum):
+    """What to do about a session whose steps are waited for."""
+
+    WAIT = auto()
+    REBIND = auto()
+    GIVE_UP = auto()
+
+
+@dataclass(slots=True)
+class Patience:
+    """The clocks of one session, in seconds of any monotonic clock."""
+
+    progress_s: float
+    """When something came last that was waited for."""
+    phase_s: float
+    """When the route was bound or given up last."""
+    busy_s: float = math.inf
+    """Since when servers refuse for want of room."""
+    paused_s: float | None = None
+    """Since when the answer does not go on because a server was lost; None while it goes on."""
+
+    def begin(self, now_s: float) -> None:
+        """Somebody waits from now on."""
+        self.progress_s = now_s
+        self.busy_s = math.inf
+        if self.paused_s is not None:  # nobody waited until now
+            self.paused_s = now_s
+
+    def progress(self, now_s: float) -> None:
+        """A replay has come further."""
+        self.progress_s = now_s
+
+    def deliver(self, now_s: float) -> float | None:
+        """A result came; returns how long the answer had paused if it had."""
+        self.progress_s = now_s
+        self.busy_s = math.inf
+        paused_s, self.paused_s = self.paused_s, None
+        return None if paused_s is None else now_s - paused_s
+
+    def refuse(self, now_s: float) -> None:
+        """A server has no room."""
+        self.busy_s = min(self.busy_s, now_s)
+
+    def bind(self, now_s: float) -> None:
+        """A route is bound."""
+        self.phase_s = now_s
+
+    def lose(self, now_s: float) -> None:
+        """A route is given up."""
+        self.phase_s = now_s
+        if self.paused_s is None:
+            self.paused_s = now_s
+
+    def is_silent(self, now_s: float) -> bool:
+        """Whether those who have not acknowledged a bind must be taken for lost."""
+        return now_s - self.phase_s > ACK_S
+
+    def may_move(self, now_s: float) -> bool:
+        """Whether a refusal has lasted so long that another server with room is the better choice.
+
+        A cache must be computed anew there, which costs more than to wait for a moment.
+        """
+        return now_s - max(self.busy_s, self.phase_s) >= BUSY_S
+
+    def judge(self, now_s: float) -> Verdict:
+        """What to do about a step that is waited for, on a route that is bound."""
+        if now_s - min(self.progress_s, self.busy_s) > RECOVER_S:
+            return Verdict.GIVE_UP
+        if now_s - max(self.phase_s, self.progress_s) > STALL_S:
+            return Verdict.REBIND
+        return Verdict.WAIT

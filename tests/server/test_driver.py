@@ -1,0 +1,175 @@
+"""What a client may make a server hold, and what a burst of binds costs it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import torch
+
+from server.driver import Buffers, SessionDriver
+from server.executor import Executor
+from server.host import Host
+from server.kv_cache import KVPool
+from server.replay_log import LogBudget
+from server.rooms import Rooms
+from server.session_effects import SessionKey
+from server.sessions import HopSession, new_session
+from server.tensor_payloads import TensorOperations
+from swarm.allowance import Allowances
+from swarm.background import running
+from swarm.errors import PeerUnreachable
+from swarm.streams import FrameStream
+from swarm.wire.blocks import PeerId, SessionId
+from swarm.wire.messages import Bind, Credit, Hello, Message, NextHop, Step, WantCredit
+from tests.server.page_servers import SESSION, serving
+from tests.server.test_executor import ALICE, BOB, SPAN, FakeRunner
+
+STEP_BYTES = 8 * 4 * 4
+
+
+class Bench:
+    """Drivers around one fake runner; `dialled` has the epochs for which a successor was dialled."""
+
+    def __init__(self, executor: Executor, pool: KVPool) -> None:
+        self.rooms = Rooms(pool, executor)
+        self.buffers = Buffers()
+        self.buffers.accepted = Allowances(per_peer=2 * STEP_BYTES, in_all=100 * STEP_BYTES)
+        self.dialled: list[int] = []
+        self.told: list[Message] = []
+        self.may_answer = asyncio.Event()
+
+    def driver(self, client: PeerId, number: int = 0) -> SessionDriver:
+        key = SessionKey(client, SessionId(bytes([number]) * 16))
+        room = self.rooms.open(key, SPAN)
+        session = new_session(key, SPAN, LogBudget(1 << 20, TensorOperations()), room)
+        return SessionDriver(
+            session, self.rooms, torch.float32, self.told.append, self._open_chain, self.buffers
+        )
+
+    async def _open_chain(self, next_hop: NextHop, hello: Hello) -> FrameStream:
+        self.dialled.append(hello.epoch)
+        await self.may_answer.wait()
+        raise PeerUnreachable("nobody is there", PeerId(next_hop.peer))
+
+
+@asynccontextmanager
+async def bench(runner: FakeRunner) -> AsyncIterator[Bench]:
+    pool = KVPool(64 * 16 * len(SPAN))
+    async with Executor(runner, pool) as executor:
+        try:
+            yield Bench(executor, pool)
+        finally:
+            runner.gate.set()
+
+
+def bind(driver: SessionDriver, epoch: int = 0, *, next_hop: NextHop | None = None) -> None:
+    key = driver.session.key
+    message = Bind(
+        session=key.session,
+        epoch=epoch,
+        stage=0,
+        start=SPAN.start,
+        end=SPAN.end,
+        num_stages=1 if next_hop is None else 2,
+        fingerprint="f" * 64,
+        previous=key.client,
+        next=next_hop,
+        commit=0,
+        positions=b"",
+        tags=b"",
+    )
+    driver.carry_out(driver.session.bind(message))
+
+
+def feed(driver: SessionDriver, seq: int, epoch: int = 0) -> None:
+    """Eight tokens, at the place of the step with that number."""
+    step = Step(
+        epoch=epoch,
+        seq=seq,
+        attempt=0,
+        position=8 * seq,
+        num_tokens=8,
+        base_tag=seq,
+        tag=seq + 1,
+        commit=0,
+        rows=1,
+    )
+    driver.on_frame(step, torch.zeros(8, 4), 0.0)
+
+
+async def is_waiting(task: asyncio.Task[None]) -> bool:
+    await asyncio.sleep(0.02)
+    return not task.done()
+
+
+async def test_steps_that_wait_are_bounded_over_all_sessions_of_a_client_and_no_other() -> None:
+    runner = FakeRunner()
+    runner.gate.clear()
+    async with bench(runner) as it:
+        busy, idle, other = it.driver(ALICE), it.driver(ALICE, 1), it.driver(BOB)
+        async with running(*(driver.run_forever() for driver in (busy, idle, other))):
+            for driver in (busy, idle, other):
+                bind(driver)
+            feed(busy, 0)
+            async with asyncio.timeout(5):
+                await idle.has_room_for_more()
+            feed(busy, 1)
+            waiting = asyncio.create_task(idle.has_room_for_more())
+            assert await is_waiting(waiting)
+            async with asyncio.timeout(5):
+                await other.has_room_for_more()
+                runner.gate.set()
+                await waiting
+    assert it.buffers.accepted.held == 0
+
+
+async def test_a_session_that_ends_gives_its_bytes_back() -> None:
+    runner = FakeRunner()
+    runner.gate.clear()
+    async with bench(runner) as it:
+        driver = it.driver(ALICE)
+        async with running(driver.run_forever()):
+            bind(driver)
+            feed(driver, 0)
+            feed(driver, 1)
+            await asyncio.sleep(0)
+            assert it.buffers.accepted.held == 2 * STEP_BYTES
+        assert it.buffers.accepted.held == 0
+        async with asyncio.timeout(5):
+            await driver.has_room_for_more()
+
+
+async def test_of_many_binds_only_the_newest_is_dialled() -> None:
+    async with bench(FakeRunner()) as it:
+        driver = it.driver(ALICE)
+        nowhere = NextHop(PeerId("1nobody"))
+        async with running(driver.run_forever()):
+            bind(driver, 0, next_hop=nowhere)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            for epoch in range(1, 1000):
+                bind(driver, epoch, next_hop=nowhere)
+            it.may_answer.set()
+            async with asyncio.timeout(5):
+                while len(it.told) < 1:  # noqa: ASYNC110 - the answer to the last bind
+                    await asyncio.sleep(0)
+    assert it.dialled[-1] == 999
+    assert len(it.dialled) <= 2
+
+
+async def test_room_that_a_rollback_left_goes_to_whoever_needs_it() -> None:
+    async with serving(pages_per_block=40) as server:
+        pages = await server.open_with_pages()
+        key = SessionKey(PeerId("CLient"), SessionId(SESSION))
+        assert await granted(server.host, key, 600)
+        await server.bind(session=b"b" * 16)
+        assert await granted(server.host, SessionKey(key.client, SessionId(b"b" * 16)), 300)
+        assert server.holds(pages), "what is cached stays"
+        session = server.host.table.get(key)
+        assert isinstance(session, HopSession)
+        assert session.credit < 600
+
+
+async def granted(host: Host, key: SessionKey, position: int) -> bool:
+    want = WantCredit(session=key.session, epoch=0, slot=0, position=position, wait_ms=900, attempt=0)
+    return isinstance(await host.grant(key.client, want), Credit)
