@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 
 from demo.zygote import fork_zygote
+from swarm.errors import ConfigError
+from swarm.identity import check_temporary_folder
+from swarm.say import say
 from swarm.signals import leave_on_signals
 
 MODEL = Path(__file__).with_name("model")
@@ -50,6 +53,11 @@ def main(arguments: list[str]) -> int:
     """Run the demo; returns the exit code."""
     parsed = parse_arguments(arguments)
     started = time.monotonic()
+    try:
+        check_temporary_folder()
+    except ConfigError as error:
+        say(f"murmur demo: {error}")
+        return 2
     _say("starting a swarm of three servers on this machine ...")
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     for name in IMPORTS:
@@ -128,8 +136,7 @@ def _wait_for_end(line: socket.socket) -> None:
 
 
 def _say(sentence: str) -> None:
-    sys.stderr.write(f"[{sentence}]\n")
-    sys.stderr.flush()
+    say(f"[{sentence}]")
 
 
 if __name__ == "__main__":

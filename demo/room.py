@@ -15,6 +15,7 @@ from swarm.generate import Generation
 from swarm.inference import InferenceSession, Notice
 from swarm.loop import forgive_input
 from swarm.sampling import SamplingParams
+from swarm.say import say
 from swarm.text import Message
 
 HELP = """  /new      forget this conversation
@@ -61,8 +62,7 @@ class Room:
 
     def say(self, sentence: str) -> None:
         """Tell the person something that is no answer."""
-        sys.stderr.write(f"[{sentence}]\n")
-        sys.stderr.flush()
+        say(f"[{sentence}]")
 
     def stop_answer(self) -> bool:
         """End the answer that is being written; False if there is none."""
@@ -88,7 +88,7 @@ class Room:
 
     def _obey(self, line: str) -> None:
         if line == "/help":
-            sys.stderr.write(f"{HELP}\n")
+            say(HELP)
         elif line == "/new":
             self._turns = []
             self.say("a new conversation")
@@ -137,7 +137,7 @@ class Room:
         self._must_fail = False
         hop = session.route[len(session.route) // 2]
         victim = next(s for s in self._swarm.servers if s.peer_id == hop.peer_id)
-        sys.stderr.write("\n")
+        say("")
         self.say(f"ending {victim.title} in the middle of this answer, as --fail-server asks")
         self._swarm.kill(victim)
 
@@ -146,7 +146,7 @@ class Room:
         if notice.kind in ("lost", "full") and not self._is_looking:
             self._is_looking = True
             what = f"lost {names}" if notice.kind == "lost" else f"{names} has no room"
-            sys.stderr.write("\n")
+            say("")
             self.say(f"{what}: looking for another way")
         elif notice.kind == "busy":
             self.say("all servers are full: waiting for room")

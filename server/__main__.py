@@ -10,6 +10,7 @@ import msgspec
 
 from server.throughput import PREFILL_TOKENS
 from swarm.errors import ConfigError, MurmurError
+from swarm.say import say
 from swarm.signals import leave_on_signals
 from swarm.wire.blocks import Span, parse_span
 
@@ -121,9 +122,9 @@ def main(arguments: list[str]) -> int:
     try:
         _check(parsed)
     except MurmurError as error:
-        sys.stderr.write(f"murmur serve: {error}\n")
+        say(f"murmur serve: {error}")
         return 2
-    _say("starting")
+    say("starting")
     import logging
 
     from server.block_server import serve  # torch, transformers and hivemind: seconds
@@ -132,15 +133,17 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    return run_command("serve", serve(_options(parsed), _say), code_if_stopped=0)
+    return run_command("serve", serve(_options(parsed), say), code_if_stopped=0)
 
 
 def _check(parsed: argparse.Namespace) -> None:
     """Find mistakes that cost no time to find. Raises ConfigError."""
     from swarm.checkpoint import check_model
+    from swarm.identity import check_temporary_folder
     from swarm.listening import check_host_maddrs, check_initial_peers
     from swarm.ready_file import check_ready_file
 
+    check_temporary_folder()
     _span_of(parsed.blocks)
     _check_at_least(1, "--num-blocks", parsed.num_blocks)
     _check_at_least(PREFILL_TOKENS, "--kv-tokens", parsed.kv_tokens)  # the measurement takes them in one step
@@ -171,11 +174,6 @@ def _options(parsed: argparse.Namespace) -> "Options":
         ready_file=parsed.ready_file,
         num_threads=parsed.threads,
     )
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import functools
 import logging
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -31,10 +30,11 @@ from swarm.checkpoint import Checkpoint, open_checkpoint
 from swarm.checkpoint.dtypes import resolve_dtype
 from swarm.checkpoint.progress import SpokenProgress
 from swarm.dht import Dht, open_dht
-from swarm.errors import ConfigError
+from swarm.errors import ConfigError, SwarmError
 from swarm.ready_file import write_ready_file
 from swarm.transport import Transport, open_transport
 from swarm.wire.blocks import Span
+from swarm.wire.records import ServerRecord
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ KV_SHARE = 4
 DRAIN_S = 10.0
 GOODBYE_S = 3.0
 SETTLE_S = 1.0
+LOOK_AGAIN_S = (1, 2, 4, 8)
 CACHE_FOLDER = Path.home() / ".cache" / "murmur"
 UNKNOWN_THROUGHPUT = 100.0
 
@@ -139,19 +140,17 @@ async def _online(announcer: Announcer, host: Host, serving: Serving, options: O
 async def _drain(announcer: Announcer, host: Host, serving: Serving, say: Say) -> None:
     """Take no new sessions, send the present ones elsewhere, and wait until they have gone."""
     host.table.is_draining = True
-    announcer.state = "draining"
     if len(host.table):
         say(f"draining: {len(host.table)} sessions move to other servers")
-        await announcer.announce_now()
+        announcer.set_state("draining")
         serving.push_draining(int(DRAIN_S * 1000))
         await host.wait_until_left(DRAIN_S)
-    async with asyncio.timeout(GOODBYE_S):
-        await announcer.say_goodbye()
+    await _withdraw(announcer)
     say("gone")
 
 
 async def _withdraw(announcer: Announcer) -> None:
-    """Take back that we join, if we leave before we were online."""
+    """Say goodbye, unless we did. Peers that are silent learn from our record's end that we are gone."""
     if announcer.state != "offline":
         with suppress(TimeoutError):
             await finish(announcer.say_goodbye(), within_s=GOODBYE_S)
@@ -163,7 +162,7 @@ async def _hosting(
 ) -> AsyncIterator[Host]:
     """Pool, compute thread and sessions of a loaded span."""
     kv_tokens = options.kv_tokens or DEFAULT_KV_TOKENS
-    spill = SpillStore(_spill_bytes(), Path(tempfile.gettempdir()))
+    spill = SpillStore(_spill_bytes())
     pool = KVPool(kv_tokens * len(model.span), spill_to=spill)
     hosted = HostedModel(
         model.span,
@@ -236,20 +235,35 @@ async def _join(
 
     Of servers that join at the same moment and chose the same blocks, one gives way and chooses again.
     """
-    servers = await dht.find_servers(announced.fingerprint)
-    span = wanted if isinstance(wanted, Span) else plan_span(servers, num_blocks, wanted, UNKNOWN_THROUGHPUT)
-    announcer = Announcer(transport, dht, dataclasses.replace(announced, span=span))
-    await announcer.announce_now()
-    if isinstance(wanted, Span) or not dht.num_peers:
-        return announcer
-    await asyncio.sleep(SETTLE_S)
-    servers = await dht.find_servers(announced.fingerprint)
-    if must_plan_again(announcer.record(), servers):
-        others = [server for server in servers if server.peer != transport.peer_id]
-        span = plan_span(others, num_blocks, wanted, UNKNOWN_THROUGHPUT)
+
+    async def announce(span: Span) -> Announcer:
         announcer = Announcer(transport, dht, dataclasses.replace(announced, span=span))
         await announcer.announce_now()
-    return announcer
+        return announcer
+
+    if isinstance(wanted, Span):
+        return await announce(wanted)
+    servers = await _find_servers(dht, announced.fingerprint)
+    announcer = await announce(plan_span(servers, num_blocks, wanted, UNKNOWN_THROUGHPUT))
+    if not dht.num_peers:
+        return announcer
+    await asyncio.sleep(SETTLE_S)
+    servers = await _find_servers(dht, announced.fingerprint)
+    if not must_plan_again(announcer.record(), servers):
+        return announcer
+    others = [server for server in servers if server.peer != transport.peer_id]
+    return await announce(plan_span(others, num_blocks, wanted, UNKNOWN_THROUGHPUT))
+
+
+async def _find_servers(dht: Dht, fingerprint: str) -> tuple[ServerRecord, ...]:
+    """Who is there already. Asks again if the DHT stumbles; raises SwarmError if it still does at last."""
+    for pause_s in LOOK_AGAIN_S:
+        try:
+            return await dht.find_servers(fingerprint)
+        except SwarmError as error:
+            logger.warning("%s; trying again in %d s", error, pause_s)
+        await asyncio.sleep(pause_s)
+    return await dht.find_servers(fingerprint)
 
 
 def _load(checkpoint: Checkpoint, span: Span, options: Options, device: torch.device, say: Say) -> SpanModel:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm.errors import SwarmError
+from swarm.identity import check_temporary_folder
 from swarm.listening import check_host_maddrs, check_initial_peers
 from swarm.ready_file import check_ready_file, write_ready_file
+from swarm.say import say
 
 if TYPE_CHECKING:
     from swarm.dht import Dht
@@ -61,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run_bootstrap(arguments: argparse.Namespace) -> None:
     """Serve until cancelled. Prints the addresses, one a line. Raises ConfigError for a mistake."""
+    check_temporary_folder()
     check_initial_peers(arguments.initial_peers)
     check_host_maddrs(arguments.host_maddrs)
     check_ready_file(arguments.ready_file)
@@ -86,9 +89,7 @@ def say_where(addresses: Sequence[str]) -> None:
     """Addresses on standard output, one a line, and on standard error what to do with them."""
     sys.stdout.writelines(f"{address}\n" for address in addresses)
     sys.stdout.flush()
-    sys.stderr.write(
-        "Others join this swarm with --initial-peers and one of these addresses. Ctrl-C ends it.\n"
-    )
+    say("Others join this swarm with --initial-peers and one of these addresses. Ctrl-C ends it.")
 
 
 async def refresh_forever(dht: "Dht", *, refresh_s: float = REFRESH_S) -> None:

@@ -47,9 +47,20 @@ def load_identity(path: Path) -> Identity:
 
 @contextmanager
 def temporary_identity() -> Iterator[Identity]:
-    """A new identity whose file is gone after the block."""
+    """A new identity whose file is gone after the block. Raises ConfigError if there is no place for it."""
+    check_temporary_folder()
     with tempfile.TemporaryDirectory(prefix="murmur-") as folder:
         yield load_identity(Path(folder) / "identity.key")
+
+
+def check_temporary_folder() -> None:
+    """Raise ConfigError if this machine has none that can be written to; libraries say it less clearly."""
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise ConfigError(
+            "there is no folder for temporary files with room in it: free some, or name one with TMPDIR"
+        ) from error
 
 
 @contextmanager

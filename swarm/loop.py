@@ -1,6 +1,7 @@
 """How every command runs its asyncio loop: uvloop, short thread switches, signals that cancel."""
 
 import asyncio
+import contextlib
 import errno
 import io
 import os
@@ -13,6 +14,7 @@ from typing import Any, TextIO, TypeVar
 import uvloop
 
 from swarm.errors import MurmurError
+from swarm.say import say
 
 T = TypeVar("T")
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -41,7 +43,7 @@ def run_command(name: str, main: Awaitable[None], *, code_if_stopped: int) -> in
         run(_left_if_stopped(main, code_if_stopped))
         sys.stdout.flush()
     except MurmurError as error:
-        sys.stderr.write(f"murmur {name}: {error}\n")
+        say(f"murmur {name}: {error}")
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _silence_unread():
@@ -49,7 +51,7 @@ def run_command(name: str, main: Awaitable[None], *, code_if_stopped: int) -> in
         if error.errno not in NO_ROOM:
             raise
         what = f" for {error.filename}" if error.filename else ""
-        sys.stderr.write(f"murmur {name}: there is no room on the disk{what}: free some and start again\n")
+        say(f"murmur {name}: there is no room on the disk{what}: free some and start again")
         return 2
     return 0
 
@@ -81,8 +83,8 @@ async def _left_if_stopped(main: Awaitable[None], code: int) -> None:
     try:
         await main
     except asyncio.CancelledError:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(code)
 
 

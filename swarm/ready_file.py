@@ -8,9 +8,13 @@ from swarm.whole_file import replace_file
 
 
 def check_ready_file(path: Path | None) -> None:
-    """Raise ConfigError if there is no folder to write it to: better now than when all is loaded."""
-    if path is not None and not path.absolute().parent.is_dir():
+    """Raise ConfigError if it cannot be written: better now than when all is loaded."""
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir():
         raise ConfigError(f"the ready file {path} cannot be written: there is no such folder")
+    if path.exists() and not path.is_file():  # a folder; or a device, which root could replace
+        raise ConfigError(f"the ready file {path} cannot be written: there is something else of that name")
 
 
 def write_ready_file(path: Path, **content: object) -> None:

@@ -2,18 +2,19 @@
 
 import json
 import os
-import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conversations import make_talking_model
+from tests.end_to_end.conversations import PROMPT, answer, make_talking_model, open_client
 from tests.end_to_end.processes import (
     LOCAL,
     Forge,
@@ -22,15 +23,22 @@ from tests.end_to_end.processes import (
     open_forge,
     open_process_swarm,
 )
+from tests.end_to_end.small_disks import with_small_disks
+from tests.swarm.hub import REPOSITORY, FakeHub, open_hub
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 STEP_S = 60.0
+SPILLED_TOKENS = 90  # with their prompt 80 KiB of keys and values: more than a small disk takes
 NOBODY_ANSWERS_S = 30.0  # 8 s to join, and what starting takes on a busy machine
 NOWHERE = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWBZHS9qihHDUMv7Yd5szVecNpokAAvzXpfZbRNVsfLKpU"
 SHIFTED_CLOCK = """
 import os, time
 _now, _shift = time.time, float(os.environ["CLOCK_SHIFT_S"])
 time.time = lambda: _now() + _shift
+"""
+NO_TEMPORARY_FOLDER = """
+import tempfile
+tempfile._candidate_tempdir_list = lambda: ["/proc/nowhere"]
 """
 
 pytestmark = pytest.mark.timeout(240)
@@ -55,17 +63,21 @@ class Ended:
         return complaints[0]
 
 
-def run(*command: str, path: Path | None = None, limit: Callable[[], None] | None = None) -> Ended:
-    """Run `python -m command`; with `path`, Python starts with the sitecustomize of that folder."""
+def run(*command: str, path: Path | None = None, output: Path | None = None) -> Ended:
+    """Run `python -m command`; with `path`, Python starts with the sitecustomize of that folder.
+
+    What it writes to standard output goes to `output`.
+    """
     search = [str(path)] if path else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CLOCK_SHIFT_S": "10"}
-    ended = subprocess.run(
-        [sys.executable, "-m", *command],
-        env=environment | {"PYTHONPATH": os.pathsep.join([*search, str(REPOSITORY)])},
-        cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=STEP_S, check=False,
-        preexec_fn=limit,
-    )  # fmt: skip
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    with output.open("w") if output else nullcontext(subprocess.PIPE) as stdout:
+        ended = subprocess.run(
+            [sys.executable, "-m", *command],
+            env=environment | {"PYTHONPATH": os.pathsep.join([*search, str(ROOT)])},
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True,
+            timeout=STEP_S, check=False,
+        )  # fmt: skip
+    return Ended(ended.returncode, ended.stdout or "", ended.stderr)
 
 
 @dataclass(frozen=True)
@@ -87,8 +99,37 @@ Start = Callable[..., Pending]
 
 
 @pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    with open_forge(tmp_path_factory.mktemp("forge")) as forge:
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the small disks are, as `with_small_disks` makes them for all that the forge starts."""
+    folder = tmp_path_factory.mktemp("disks")
+    for name in ("full", "hub", "tmp"):
+        (folder / name).mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small_disks(disks: Path) -> Path:
+    """The same, for tests that cannot do without."""
+    if not with_small_disks(disks):
+        pytest.skip("no disk can be made small: user namespaces are not allowed here")
+    return disks
+
+
+@pytest.fixture(scope="module")
+def hub(talking_model: Path) -> Iterator[FakeHub]:
+    with open_hub(talking_model) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def forge(tmp_path_factory: pytest.TempPathFactory, disks: Path, hub: FakeHub) -> Iterator[Forge]:
+    variables = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(disks / "hub"),
+        "TMPDIR": str(disks / "tmp"),
+    }
+    with open_forge(tmp_path_factory.mktemp("forge"), with_small_disks(disks), variables) as forge:
         yield forge
 
 
@@ -303,20 +344,65 @@ def test_a_clock_that_is_wrong_is_one_sentence(
     assert "clock differs" in run(*command, path=tmp_path).complaint
 
 
+@pytest.mark.parametrize("command", ["server", "demo", "swarm dht"])
+def test_a_machine_without_a_folder_for_temporary_files_is_one_sentence(
+    command: str, talking_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_TEMPORARY_FOLDER)
+    options = {"server": (str(talking_model), "--new-swarm", *LOCAL), "demo": (), "swarm dht": LOCAL}[command]
+    assert "name one with TMPDIR" in run(*command.split(), *options, path=tmp_path).complaint
+
+
 # --- disks ----------------------------------------------------------------------------------------
 
 
-def test_a_disk_without_room_is_one_sentence(start: Start, tmp_path: Path) -> None:
-    def no_room() -> None:
-        size = 48  # above a semaphore of multiprocessing (32 bytes), below a key file (68 bytes)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
+def test_a_full_disk_is_one_sentence(start: Start, small_disks: Path, talking_model: Path) -> None:
+    full, model = small_disks / "full", str(talking_model)
     dht = ("swarm", "dht", *LOCAL)
-    key = run(*dht, "--identity", str(tmp_path / "me.key"), limit=no_room)
+    no_room = "No space left on device"
+    cases = {
+        f"identity file {full}/me.key cannot be used: {no_room}": (*dht, "--identity", f"{full}/me.key"),
+        f"identity file {full}/new/me.key cannot": serve(model, "--identity", f"{full}/new/me.key"),
+        "the disk is full while downloading": serve(REPOSITORY),
+    }
+    ended = {words: start(*command) for words, command in cases.items()}
+    ready = start(*dht, "--ready-file", f"{full}/ready.json").ended()
+    complaints = {words: pending.complaint for words, pending in ended.items()}
+    assert {words: said for words, said in complaints.items() if words not in said} == {}
+    assert ready.code == 2
+    assert ready.stderr.endswith(f"the ready file {full}/ready.json cannot be written: {no_room}\n")
+
+
+async def test_a_server_without_room_to_put_sessions_aside_goes_on_and_answers_alike(
+    forge: Forge, small_disks: Path, talking_model: Path
+) -> None:
+    tight = ("--new-swarm", *LOCAL, "--dtype", "float32", "--kv-tokens", "128")
+    server = forge.start("server", str(talking_model), *tight)
+    server.wait_ready()
+    async with open_client(server.addresses, talking_model) as model:
+        async with model.session() as session:
+            expected = await answer(model, session, SPILLED_TOKENS)
+            ticket = session.detach()
+        async with model.session() as session:
+            assert await answer(model, session, SPILLED_TOKENS) == expected
+        assert "cannot spill a session's KV pages: [Errno 28] No space left on device" in server.log
+        async with model.session(ticket=ticket, ids=[*PROMPT, *expected]) as session:
+            assert await answer(model, session, SPILLED_TOKENS) == expected
+    server.send(signal.SIGTERM)
+    assert server.wait_exit(STEP_S) == 0
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_a_disk_cannot_take_is_one_sentence() -> None:
+    said = run("swarm", "dht", *LOCAL, output=Path("/dev/full")).complaint
+    assert said == "murmur dht: there is no room on the disk: free some and start again"
+
+
+def test_what_cannot_be_written_anywhere_is_one_sentence(start: Start, tmp_path: Path) -> None:
+    dht = ("swarm", "dht", *LOCAL)
     nowhere = start(*dht, "--ready-file", str(tmp_path / "no" / "such" / "ready.json"))
-    nowhere_too = start(*dht, "--identity", "/dev/full/me.key")
-    assert "identity file" in key.complaint
-    assert "/dev/full" in nowhere_too.complaint
+    assert "/dev/full" in start(*dht, "--identity", "/dev/full/me.key").complaint
     ended = nowhere.ended()
     assert ended.code == 2
     assert "ready file" in ended.stderr.splitlines()[-1]

@@ -1,6 +1,7 @@
-"""The fixtures that guard the other tests can fail."""
+"""The fixtures that guard the other tests can fail, and CI does not forgive it."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import find_marked_processes
+from tests.test_launcher import FAKE_PYTHON, Launcher
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 
@@ -74,3 +76,38 @@ def test_a_call_that_blocks_the_loop_fails_its_test(tmp_path: Path, loop: str) -
     assert "the loop was blocked" in done.stdout, done.stdout
     fine = run_pytest(tmp_path, policy + "async def test(unblocked_loop): await asyncio.sleep(0.15)\n")
     assert fine.returncode == 0, fine.stdout
+
+
+# --- CI -------------------------------------------------------------------------------------------
+
+PYTEST_THAT_FAILS_ONCE = """\
+    "-m pytest")
+        echo >>"$FAKE/runs"
+        (($(wc -l <"$FAKE/runs") % 2)) || { echo "=== 1 passed in 0.10s ==="; exit 0; }
+        cat "$FAKE/said"
+        exit 1 ;;
+"""
+A_TEST_FAILED = "FAILED tests/test_it.py::test - assert 0\n"
+LEFT_BEHIND = "E   AssertionError: processes outlived the tests: {7: 'p2pd'}\n"
+CRASHED = "worker 'gw0' crashed while running 'tests/test_it.py::test'\n"
+BROKEN_OFF = "!!!!!!!!!! KeyboardInterrupt !!!!!!!!!!\n"
+
+
+def test_ci_repeats_tests_that_failed_but_no_failure_of_the_run_itself(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path)
+    script = re.sub(r'    "-m pytest"\).*\n', lambda _: PYTEST_THAT_FAILS_ONCE, FAKE_PYTHON)
+    for python in launcher.state.iterdir():
+        python.write_text(script, encoding="utf-8")
+
+    def ended(said: str) -> tuple[int, int, list[str]]:
+        """How CI ends if pytest says that at first: its exit code, how often pytest ran, and the end."""
+        (launcher.state / "runs").write_text("")
+        (launcher.state / "said").write_text(f"{said}=== 1 failed, 2 passed in 0.10s ===\n")
+        code, output, _ = launcher.run(command=".ci/run")
+        return code, len((launcher.state / "runs").read_text()), output.splitlines()[-3:]
+
+    first, second = "tests: === 1 failed, 2 passed in 0.10s ===", "tests: === 1 passed in 0.10s ==="
+    assert ended(A_TEST_FAILED) == (0, 2, [first, second, "exit status: 0"])
+    for said in (LEFT_BEHIND, CRASHED, BROKEN_OFF):
+        code, num_runs, (*_, summary, status) = ended(A_TEST_FAILED + said)
+        assert (code, num_runs, summary, status) == (1, 1, first, "exit status: 1"), said

@@ -5,6 +5,7 @@ The only file that imports huggingface_hub; its exceptions end here, each as one
 
 import errno
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,9 @@ class HubFiles:
         endpoint: str | None = None,
     ) -> None:
         from huggingface_hub import HfApi, constants
+
+        # What it warns of, a disk that is nearly full, is told in a sentence of ours when it comes to that.
+        warnings.filterwarnings("ignore", category=UserWarning, module="huggingface_hub")
 
         self.name = self.title = repository
         self._revision = revision

@@ -11,8 +11,10 @@ from swarm.checkpoint import check_model
 from swarm.checkpoint.progress import SpokenProgress
 from swarm.commands.other_models import name_other_models
 from swarm.errors import ConfigError, NoRouteError
+from swarm.identity import check_temporary_folder
 from swarm.listening import check_initial_peers
 from swarm.loop import forgive_input
+from swarm.say import say
 
 if TYPE_CHECKING:
     from swarm.client import Murmur, SwarmModel
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run_generate(arguments: argparse.Namespace) -> None:
     """Print one answer. Raises MurmurError with a sentence."""
+    check_temporary_folder()
     check_model(arguments.model)
     check_initial_peers(arguments.initial_peers)
     from swarm.client import join  # torch and hivemind take seconds; a mistake is told before
@@ -67,7 +70,7 @@ async def run_generate(arguments: argparse.Namespace) -> None:
     prompt = _prompt(arguments.prompt)
     started = time.monotonic()
     async with join(arguments.initial_peers, identity=arguments.identity) as swarm:
-        model = await swarm.load(arguments.model, progress=SpokenProgress(_say))
+        model = await swarm.load(arguments.model, progress=SpokenProgress(say))
         await _check_served(swarm, model)
         ids = (
             model.tokenizer.encode_user_text(prompt)
@@ -138,9 +141,4 @@ def _note(kind: str, reason: str, pause_s: float) -> None:
         "full": "a server has no room; another takes its place",
         "busy": "all servers are full; waiting for room",
     }
-    _say(f"[{words.get(kind, f'the answer goes on after {pause_s:.1f} s')}]")
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
-    sys.stderr.flush()
+    say(f"[{words.get(kind, f'the answer goes on after {pause_s:.1f} s')}]")

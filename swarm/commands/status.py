@@ -13,7 +13,9 @@ from swarm.checkpoint.progress import SpokenProgress
 from swarm.commands.status_page import Look, page
 from swarm.commands.status_report import Report
 from swarm.errors import SwarmTimeout
+from swarm.identity import check_temporary_folder
 from swarm.listening import check_initial_peers
+from swarm.say import say
 
 if TYPE_CHECKING:
     from swarm.dht import Dht
@@ -70,6 +72,7 @@ async def run_status(arguments: argparse.Namespace) -> None:
 
 async def _shown(arguments: argparse.Namespace) -> Report:
     """Join, look, show; the last report."""
+    check_temporary_folder()
     check_model(arguments.model)
     check_initial_peers(arguments.initial_peers)
     from swarm.dht import open_dht  # hivemind takes seconds; a mistake is told before
@@ -91,13 +94,9 @@ async def _shown(arguments: argparse.Namespace) -> Report:
 def _opened(model: str) -> Checkpoint:
     """The model, with what we ask of it computed: from the Hub that may take a while, so not in the loop."""
     checkpoint = open_checkpoint(model)
-    checkpoint.find_fingerprint(SpokenProgress(_say))
+    checkpoint.find_fingerprint(SpokenProgress(say))
     _ = checkpoint.num_blocks
     return checkpoint
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
 
 
 async def _look_up(dht: "Dht", checkpoint: Checkpoint) -> Report:

@@ -1,7 +1,9 @@
 """A peer that breaks the rules: raw bytes on real streams, and binds and steps made by hand."""
 
 import asyncio
+import math
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -87,16 +89,30 @@ class Attacker:
             await stream.write(hello)
         return stream
 
-    async def code_after(self, raw: bytes, protocol: str, *, and_end: bool) -> str:
-        """Open a stream, write bytes, perhaps end it; returns the code of the error that follows, or ""."""
+    async def code_after(self, raw: bytes, protocol: str) -> str:
+        """Write bytes on a stream of their own; returns the code of the error that follows, or ""."""
+        return await refusal_on(await self._raw_stream(raw, protocol))
+
+    async def held_for(self, raw: bytes, protocol: str, at_most_s: float) -> float:
+        """Write bytes and hold the stream open; returns the seconds after which the server has ended it.
+
+        Infinite if it has not within `at_most_s`.
+        """
+        stream = await self._raw_stream(raw, protocol)
+        began = time.monotonic()
+        try:
+            await refusal_on(stream, at_most_s)
+        except TimeoutError:
+            return math.inf
+        return time.monotonic() - began
+
+    async def _raw_stream(self, raw: bytes, protocol: str) -> FrameStream:
         _, reader, writer = await self.transport.p2p.call_binary_stream_handler(
             native_id(self.target), protocol
         )
         writer.write(raw)
-        if and_end:
-            writer.write_eof()
         rules = StreamRules(MAX_CHAIN_FRAME_BYTES, FROM_SERVER if protocol == CONTROL else FROM_CHAIN)
-        return await refusal_on(FrameStream(self.target, reader, writer, rules, ByteBudget(1 << 20)))
+        return FrameStream(self.target, reader, writer, rules, ByteBudget(1 << 20))
 
     def bind(self, session: bytes, **changes: Any) -> Bind:
         """A bind of the whole model on this one server, with `changes`."""
@@ -150,11 +166,14 @@ def hidden(num_tokens: int, size: int = HIDDEN) -> torch.Tensor:
     return torch.ones(num_tokens, size) / 8
 
 
-async def refusal_on(stream: FrameStream) -> str:
-    """The code of the error that the server says on the stream before it ends it; "" if it only ends it."""
+async def refusal_on(stream: FrameStream, within_s: float = ANSWER_S) -> str:
+    """The code of the error that the server says on the stream before it ends it; "" if it only ends it.
+
+    Raises TimeoutError if it does not end it within `within_s`.
+    """
     code = ""
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(within_s):
             while True:
                 message = (await stream.read()).message
                 if isinstance(message, SessionError):

@@ -18,10 +18,10 @@ from tests.swarm.tokenizers_for_tests import byte_level
 PROMPT = (7, 3, 11, 250, 42, 99, 180, 5, 77, 64, 31, 8, 120)
 
 
-def make_talking_model(folder: Path) -> Path:
-    """Write a LLaMA of six blocks with random weights, and a tokenizer; returns its directory."""
+def make_talking_model(folder: Path, family: str = "llama") -> Path:
+    """Write a model of six blocks with random weights, and a tokenizer; returns its directory."""
     tokenizer = byte_level()
-    path = make_model(folder, "llama", vocab_size=len(tokenizer))
+    path = make_model(folder, family, vocab_size=len(tokenizer))
     tokenizer.save_pretrained(path)
     return path
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,14 +73,19 @@ class Service:
         return int(path.read_text()) if path.exists() else None
 
     @property
-    def rss_bytes(self) -> int:
-        """Memory of the process that is really there."""
-        return _rss_bytes(self.pid)
+    def peak_bytes(self) -> int:
+        """The most memory that the process really had since `forget_peaks`."""
+        return _peak_bytes(self.pid)
 
     @property
-    def p2pd_rss_bytes(self) -> int:
+    def p2pd_peak_bytes(self) -> int:
         """The same, of its p2pd."""
-        return sum(map(_rss_bytes, self.child_pids()))
+        return sum(map(_peak_bytes, self.child_pids()))
+
+    def forget_peaks(self) -> None:
+        """From now on the peaks are those to come; at first, what there is now."""
+        for pid in (self.pid, *self.child_pids()):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -184,11 +189,13 @@ class ProcessSwarm:
 
 
 @contextmanager
-def open_forge(folder: Path) -> Iterator[Forge]:
-    """Run the forge for the length of the block."""
-    command = [sys.executable, "-m", "tests.end_to_end.processes", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment) as process:
+def open_forge(
+    folder: Path, within: Sequence[str] = (), variables: dict[str, str] | None = None
+) -> Iterator[Forge]:
+    """Run the forge for the length of the block, by way of the command `within` and with more variables."""
+    command = [*within, sys.executable, "-m", "tests.end_to_end.processes", str(folder)]
+    ours = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HOME": str(folder)} | (variables or {})
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ | ours) as process:
         try:
             yield Forge(process, folder)
         finally:
@@ -206,12 +213,9 @@ def open_process_swarm(forge: Forge, model: Path) -> Iterator[ProcessSwarm]:
             swarm.end(service)
 
 
-def _rss_bytes(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _peak_bytes(pid: int) -> int:
+    _, _, rest = Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")
+    return int(rest.split()[0]) << 10
 
 
 def _is_alive(pid: int) -> bool:

@@ -15,6 +15,7 @@ FAULTS = (
     "suspect",
     "break_link",
     "drop_cache",
+    "trim",
     "drop_log",
     "reopen_control",
     "drain",
@@ -87,6 +88,12 @@ class Faults(Draining):
                 victim.rooms.granted[session.key] = 0
                 for kv in victim.rooms.kv[session.key].values():
                     kv.clear()
+
+    def _trim(self, victim: Server) -> None:
+        """The server takes back room that idle sessions were granted and do not use."""
+        for session in victim.table.sessions():
+            if session.is_idle:
+                victim.rooms.granted[session.key] = max(session.trim(), session.position)
 
     def _drop_log(self, victim: Server) -> None:
         for session in victim.table.sessions():

@@ -15,11 +15,13 @@ import pytest
 from swarm.bootstrap import add_arguments, run_bootstrap
 from swarm.errors import ConfigError
 from swarm.identity import load_identity
+from swarm.ready_file import check_ready_file
 from tests.swarm.peers import FINGERPRINT, node, sealed
 
 COMMAND = """
 import argparse, asyncio, sys
 from swarm.bootstrap import add_arguments, run_bootstrap
+from swarm.ready_file import check_ready_file
 from swarm.loop import run
 parser = argparse.ArgumentParser()
 add_arguments(parser)
@@ -87,3 +89,9 @@ async def test_a_ready_file_that_cannot_be_written_is_one_sentence(tmp_path: Pat
     with pytest.raises(ConfigError, match="ready file"):
         await run_bootstrap(arguments)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", [Path("/dev/null"), Path("/tmp")])
+async def test_a_ready_file_takes_the_place_of_no_device_and_no_folder(path: Path) -> None:
+    with pytest.raises(ConfigError, match="something else of that name"):
+        check_ready_file(path)

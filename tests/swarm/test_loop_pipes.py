@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 WRITE_FOREVER = """
 import sys
@@ -34,6 +36,18 @@ from swarm.loop import run_command
 
 async def main():
     raise BrokenPipeError("not one of ours")
+
+sys.exit(run_command("test", main(), code_if_stopped=130))
+"""
+COMPLAIN = """
+import sys
+from swarm.errors import ConfigError
+from swarm.loop import run_command
+from swarm.say import say
+
+async def main():
+    say("starting")
+    raise ConfigError("a mistake")
 
 sys.exit(run_command("test", main(), code_if_stopped=130))
 """
@@ -81,3 +95,10 @@ def test_input_that_is_no_text_is_read_all_the_same() -> None:
     with start(ECHO) as process:
         said, complained = process.communicate(b"gr\xfc\xdf dich")
         assert (said, complained) == (rb"'gr\ufffd\ufffd dich'", b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_mistake_that_nobody_can_be_told_of_has_its_exit_code_all_the_same() -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run([sys.executable, "-c", COMPLAIN], cwd=ROOT, stderr=full, check=False)
+    assert ended.returncode == 2
