@@ -17,6 +17,7 @@ from swarm.wire.blocks import Span, parse_span
 if TYPE_CHECKING:
     from server.block_server import Options
 
+MAX_THREADS = 1024
 EXAMPLES = """examples
   ./murmur serve ./my-model --new-swarm                       the first server of a private swarm
   ./murmur serve ./my-model --initial-peers /ip4/203.0.113.7/tcp/31337/p2p/12D3Koo...
@@ -148,6 +149,8 @@ def _check(parsed: argparse.Namespace) -> None:
     _check_at_least(1, "--num-blocks", parsed.num_blocks)
     _check_at_least(PREFILL_TOKENS, "--kv-tokens", parsed.kv_tokens)  # the measurement takes them in one step
     _check_at_least(1, "--threads", parsed.threads)
+    if parsed.threads > MAX_THREADS:
+        raise ConfigError(f"--threads must be {MAX_THREADS} or less, not {parsed.threads}")
     _check_announced(parsed.public_name, parsed.announce_maddrs)
     check_model(parsed.model)
     check_initial_peers(parsed.initial_peers or ())

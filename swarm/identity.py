@@ -39,7 +39,8 @@ def load_identity(path: Path) -> Identity:
     try:
         if not path.exists():
             _create(path)
-        raw = path.read_bytes()
+        with path.open("rb") as file:  # it may be a device, which has no end
+            raw = file.read(_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"the identity file {path} cannot be used: {error.strerror}") from error
     return _parse(path, raw)

@@ -72,7 +72,7 @@ def load_tokenizer(checkpoint: Checkpoint, *, chat_template: str | None = None) 
         )
     except Exception as error:  # tokenizers raises a plain Exception for a damaged file
         raise ConfigError(
-            f"the tokenizer of {checkpoint.name} cannot be read ({_first_line(error)})"
+            f"the tokenizer of {checkpoint.name} cannot be read ({_first_line(error)}); get its files again"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ConfigError(f"{checkpoint.name} has no tokenizer.json; get it, or convert the tokenizer")
@@ -178,9 +178,10 @@ class Tokenizer:
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
             )
-        except (TemplateError, TypeError, ValueError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise ConfigError(
-                f"the chat template refuses this conversation ({_first_line(error)})"
+                f"the chat template refuses this conversation ({_first_line(error)});"
+                " choose another one with --chat-template"
             ) from error
         assert isinstance(rendered, str)
         return rendered

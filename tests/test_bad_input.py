@@ -259,6 +259,19 @@ def test_options_that_make_no_sense_are_refused_in_one_sentence(
                 model, "--announce-maddrs", f"/dns4/{'long.' * 60}net/tcp/1"
             ),
             "--threads must be 1 or more": serve(model, "--threads", "0"),
+            "--threads must be 1024 or less": serve(model, "--threads", "99999999999"),
+            "is not a block range; write": serve(model, "--blocks", f"0:{'9' * 5000}"),
+            "neither one of dialogue": (
+                "swarm",
+                "generate",
+                model,
+                "--prompt",
+                "hi",
+                "--chat-template",
+                "nowhere",
+                "--initial-peers",
+                NOWHERE,
+            ),
             "there is no device 'gpu'": serve(model, "--device", "gpu"),
             "corrupt.key": serve(model, "--identity", str(corrupt_key)),
             "/proc/me.key": serve(model, "--identity", "/proc/me.key"),
@@ -316,6 +329,7 @@ def test_a_swarm_that_cannot_answer_is_one_sentence(
     empty = start(*generate, "--raw", "--prompt", "")
     long = start(*generate, "--prompt", "word " * 9000)
     assert "no server for blocks 3-5" in missing.complaint
+    assert "--blocks 3:6" in missing.complaint
     assert "this swarm hosts" in foreign.complaint
     assert "use the same model and revision" in foreign.complaint
     assert "empty" in empty.complaint

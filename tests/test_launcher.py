@@ -6,6 +6,7 @@ a script: it makes "environments" that are copies of itself and writes down what
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -128,6 +129,34 @@ def test_an_unknown_command_is_answered_with_the_nearest_one(
     status, output, errors = launcher.run(typed)
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert f"./murmur {meant}" in errors
+
+
+def test_an_unknown_command_cannot_write_to_the_terminal_or_fill_it(launcher: Launcher) -> None:
+    _, _, errors = launcher.run("\x1b[31m" + 1000 * "x")
+    assert "\x1b" not in errors
+    assert len(errors) < 250
+
+
+STREAMS = """
+import os, sys
+print([os.path.exists(f"/dev/fd/{n}") for n in range(3)], file=open(os.environ["FAKE"] + "/seen", "w"))
+"""
+
+
+def test_standard_streams_that_were_closed_lead_nowhere_and_to_no_file(launcher: Launcher) -> None:
+    assert launcher.run("demo")[0] == 0
+    python = launcher.home / ".venv" / "bin" / "python"
+    python.write_text(f"#!/usr/bin/env bash\n{sys.executable} -c '{STREAMS}'\n", encoding="utf-8")
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        command = f"exec {shlex.quote(str(launcher.home / 'murmur'))} demo {closed}"
+        subprocess.run(
+            ["bash", "-c", command],
+            env=os.environ | {"FAKE": str(launcher.state)},
+            timeout=STEP_S,
+            check=True,
+        )
+        assert (launcher.state / "seen").read_text(encoding="utf-8") == "[True, True, True]\n", closed
+        (launcher.state / "seen").unlink()
 
 
 def test_the_first_start_installs_and_the_second_does_not(launcher: Launcher) -> None:

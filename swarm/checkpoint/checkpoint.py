@@ -275,7 +275,7 @@ def _read_weight_map(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise ConfigError(f"{path} names no tensors; get it again")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
+        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]{1,200}\.safetensors", shard):
             raise ConfigError(
                 f"{path} puts {name[:80]!r} into something that is no safetensors file of the model"
             )

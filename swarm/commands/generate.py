@@ -1,6 +1,7 @@
 """`./murmur generate`: one answer, from a swarm, on standard output."""
 
 import argparse
+import asyncio
 import json
 import sys
 import time
@@ -15,10 +16,13 @@ from swarm.identity import check_temporary_folder
 from swarm.listening import check_initial_peers
 from swarm.loop import forgive_input
 from swarm.say import say
+from swarm.text import TEMPLATES
 
 if TYPE_CHECKING:
     from swarm.client import Murmur, SwarmModel
+    from swarm.sampling import SamplingParams
 
+MAX_TEMPLATE_LETTERS = 100_000
 EXAMPLES = """examples
   ./murmur generate demo/model --initial-peers /ip4/127.0.0.1/tcp/31337/p2p/12D3... --prompt 'What is Murmur?'
   ./murmur generate owner/model --initial-peers ... --prompt 'A poem' --temperature 0.8 --seed 7 --json
@@ -35,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", required=True, help="what to say; - reads standard input")
     parser.add_argument("--system", default="", help="a system prompt")
     parser.add_argument("--raw", action="store_true", help="continue the prompt, without a chat template")
+    parser.add_argument(
+        "--chat-template",
+        metavar="NAME|FILE",
+        help=f"a file, or one of {', '.join(TEMPLATES)} (default: the model's own, else dialogue)",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     parser.add_argument("--top-k", type=int, default=0)
@@ -67,10 +76,11 @@ async def run_generate(arguments: argparse.Namespace) -> None:
         stop=tuple(arguments.stop),
         max_new_tokens=arguments.max_new_tokens,
     )
+    template = _template(arguments.chat_template)
     prompt = _prompt(arguments.prompt)
     started = time.monotonic()
     async with join(arguments.initial_peers, identity=arguments.identity) as swarm:
-        model = await swarm.load(arguments.model, progress=SpokenProgress(say))
+        model = await swarm.load(arguments.model, chat_template=template, progress=SpokenProgress(say))
         await _check_served(swarm, model)
         ids = (
             model.tokenizer.encode_user_text(prompt)
@@ -79,16 +89,26 @@ async def run_generate(arguments: argparse.Namespace) -> None:
         )
         if not ids:
             raise ConfigError("the prompt is empty; say something with --prompt")
-        async with model.session() as session:
-            session.on_notice = lambda notice: _note(notice.kind, notice.reason, notice.pause_s)
-            generation = model.generate(session, ids, params)
-            async for piece in generation:
-                if not arguments.json:
-                    sys.stdout.write(piece)
-                    sys.stdout.flush()
-            if arguments.json:
-                sys.stdout.write(_as_json(generation, session.route, time.monotonic() - started))
-            sys.stdout.write("\n")
+        say(f"[{await asyncio.to_thread(model.ends.describe)}]")
+        try:
+            await _answer(model, ids, params, is_json=arguments.json, started_s=started)
+        except NoRouteError as error:
+            raise _with_remedy(error, arguments.model) from error
+
+
+async def _answer(
+    model: "SwarmModel", ids: list[int], params: "SamplingParams", *, is_json: bool, started_s: float
+) -> None:
+    async with model.session() as session:
+        session.on_notice = lambda notice: _note(notice.kind, notice.reason, notice.pause_s)
+        generation = model.generate(session, ids, params)
+        async for piece in generation:
+            if not is_json:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        if is_json:
+            sys.stdout.write(_as_json(generation, session.route, time.monotonic() - started_s))
+        sys.stdout.write("\n")
 
 
 async def _check_served(swarm: "Murmur", model: "SwarmModel") -> None:
@@ -121,6 +141,31 @@ def _as_json(generation: "object", route: "object", total_s: float) -> str:
             ],
         }
     )
+
+
+def _template(wish: str | None) -> str | None:
+    """A name from TEMPLATES, or what the file of that name holds. Raises ConfigError."""
+    if wish is None or wish in TEMPLATES:
+        return wish
+    try:
+        with Path(wish).open(encoding="utf-8") as file:
+            text = file.read(MAX_TEMPLATE_LETTERS + 1)
+    except (OSError, ValueError) as error:
+        names = ", ".join(TEMPLATES)
+        raise ConfigError(f"--chat-template {wish}: neither one of {names} nor a file to read") from error
+    if len(text) > MAX_TEMPLATE_LETTERS:
+        raise ConfigError(f"--chat-template {wish}: too long to be a template")
+    return text
+
+
+def _with_remedy(error: NoRouteError, model: str) -> NoRouteError:
+    if not error.missing:
+        return error
+    blocks = f"{error.missing[0]}:{error.missing[-1] + 1}"
+    remedy = (
+        f"host them with ./murmur serve {model} --blocks {blocks} --initial-peers ..., or try again later"
+    )
+    return NoRouteError(f"{error}; {remedy}", error.missing)
 
 
 def _prompt(text: str) -> str:

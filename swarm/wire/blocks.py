@@ -1,5 +1,6 @@
 """Words for "which blocks, on whom": half-open spans, hops, and the ids of peers and sessions."""
 
+import re
 from dataclasses import dataclass
 from typing import NewType
 
@@ -50,6 +51,7 @@ Route = tuple[Hop, ...]
 def parse_span(text: str) -> Span:
     """Read `A:B`. Raises ValueError with a sentence if `text` is anything else."""
     start, colon, end = text.partition(":")
-    if not (colon and start.isdecimal() and end.isdecimal() and int(start) < int(end)):
-        raise ValueError(f"{text!r} is not a block range; write A:B with A < B, for example 0:8")
+    is_number = all(re.fullmatch("[0-9]{1,5}", part) for part in (start, end))
+    if not (colon and is_number and int(start) < int(end)):
+        raise ValueError(f"{text[:40]!r} is not a block range; write A:B with A < B, for example 0:8")
     return Span(int(start), int(end))

@@ -130,6 +130,10 @@ INDEX = "model.safetensors.index.json"
         (text(INDEX, '{"weight_map": {}}'), "names no tensors; get it again"),
         (text(INDEX, '{"weight_map": {"a": "../../etc/passwd"}}'), "puts 'a' into something that is no"),
         (text(INDEX, '{"weight_map": {"a": "/x.safetensors"}}'), "puts 'a' into something that is no"),
+        (
+            text(INDEX, f'{{"weight_map": {{"a": "{5000 * "x"}.safetensors"}}}}'),
+            "puts 'a' into something that is no",
+        ),
         (text(INDEX, '{"weight_map": {"a": 3}}'), "puts 'a' into something that is no"),
         (config(num_hidden_layers=10**9), "an impossible num_hidden_layers; get the model's own config.json"),
         (config(num_hidden_layers="4"), "an impossible num_hidden_layers"),

@@ -37,6 +37,11 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
         load_identity(tmp_path / "file" / "me.key")
 
 
+def test_a_device_without_an_end_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="no Ed25519 identity"):
+        load_identity(Path("/dev/zero"))
+
+
 async def test_libp2p_reads_the_file_and_finds_the_same_peer_id(tmp_path: Path) -> None:
     identity = load_identity(tmp_path / "me.key")
     async with open_transport(identity) as transport:

@@ -147,6 +147,15 @@ def test_a_special_token_in_a_message_is_still_readable() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{% for x in range(10**10) %}{% endfor %}", "{{ 1 / 0 }}", "{{ messages[9].content }}", "{% if %}"],
+)
+def test_a_template_that_fails_is_one_sentence(template: str) -> None:
+    with pytest.raises(ConfigError, match="chat template refuses"):
+        Tokenizer(byte_level(), chat_template=template).encode_chat([{"role": "user", "content": "hi"}])
+
+
 def test_a_template_without_a_system_role_gets_it_with_the_first_message() -> None:
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT
     system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}
