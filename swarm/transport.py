@@ -8,10 +8,11 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hivemind.p2p import P2P, P2PDaemonError, PeerID
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 MAX_P2PD_FILES = 16_384
 START_S = 20.0
 STOP_S = 5.0
+MAX_SOCKET_FOLDER_LETTERS = 60
 GUARD = Path(__file__).with_name("p2pd_guard.py")
 
 Handler = Callable[[FrameStream], Awaitable[None]]
@@ -190,7 +192,8 @@ async def open_transport(
             "dht_mode": "client" if client_only else "server",
             "force_reachability": "public" if is_public else None,
         }
-        transport = Transport(await _started(stack, arguments), identity)
+        p2p = await _started(stack.enter_context(_sockets_in_a_folder()), arguments)
+        transport = Transport(p2p, identity)
         stack.push_async_callback(lambda: finish(transport._stop(), within_s=2 * STOP_S))
         await transport.refresh_addresses()
         async with running(transport._fail_with_p2pd()):
@@ -217,13 +220,27 @@ class _Guarded(P2P):  # type: ignore[misc]
         self._listen_task = asyncio.create_task(listen())  # noqa: TID251 - P2P ends it
 
 
-async def _started(stack: AsyncExitStack, arguments: dict[str, Any]) -> P2P:
+@contextmanager
+def _sockets_in_a_folder() -> Iterator[type[_Guarded]]:
+    """Our P2P, with the sockets between it and p2pd in a folder that only we may enter and that ends with us.
+
+    hivemind would put them into /tmp, where a process that is killed leaves them. The longest path of a
+    socket has about 100 bytes, so not every temporary folder will do.
+    """
+    usual = tempfile.gettempdir()
+    place = usual if usual.isascii() and len(usual) <= MAX_SOCKET_FOLDER_LETTERS else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="murmur-", dir=place, ignore_cleanup_errors=True) as folder:
+        prefix = {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/"}
+        yield cast(type[_Guarded], type("_GuardedInFolder", (_Guarded,), prefix))
+
+
+async def _started(kind: type[_Guarded], arguments: dict[str, Any]) -> P2P:
     """Start p2pd. A cancellation waits for it, so that there is something to end."""
     quiet_hivemind()
     created: list[P2P] = []
 
     async def create() -> None:
-        created.append(await _Guarded.create(nat_port_map=False, check_if_identity_free=False, **arguments))
+        created.append(await kind.create(nat_port_map=False, check_if_identity_free=False, **arguments))
 
     try:
         await finish(create(), within_s=START_S)

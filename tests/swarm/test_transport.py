@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -357,3 +358,15 @@ async def test_hivemind_says_nothing_on_its_own(capfd: pytest.CaptureFixture[str
     logging.getLogger("hivemind.p2p").error("trouble", exc_info=ValueError("inside"))
     out, err = capfd.readouterr()
     assert (out, err) == ("", "") or "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(("name", "has_sockets"), [("a b", True), ("\xfc", False), (90 * "x", False)])
+async def test_what_a_process_needs_in_a_temporary_folder_is_gone_with_it(
+    name: str, has_sockets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix=name) as place:
+        monkeypatch.setattr(tempfile, "tempdir", place)
+        async with open_transport() as transport:
+            assert transport.addresses
+            assert any(Path(place).rglob("*.sock")) == has_sockets
+        assert list(Path(place).iterdir()) == []
