@@ -121,7 +121,9 @@ class Rooms(KVRooms):
         return functools.partial(self._grant, key)
 
     def _grant(self, key: SessionKey, position: int, *, is_ahead: bool = False) -> int:
-        cache = self._caches[key]
+        cache = self._caches.get(key)
+        if cache is None:  # closed, while its driver was still at something
+            return 0
         if self._is_served(cache, key, position, is_ahead=is_ahead):
             self.line.leave(key)
             return max(position, self.pool.reserved(cache))

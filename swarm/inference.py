@@ -109,6 +109,8 @@ class InferenceSession:
         self._told_busy_s = 0.0
         self._width = 0
         self._praised_epoch = 0
+        self._saved_epoch = machine.epoch
+        self._save_error: Exception | None = None
 
     # --- what callers use ------------------------------------------------------------------------------
 
@@ -223,6 +225,10 @@ class InferenceSession:
     # --- effects ---------------------------------------------------------------------------------------
 
     def _carry_out(self, effects: list[Effect]) -> None:
+        if self._machine.phase is Phase.CLOSED or self._is_written_down():
+            self._do(effects)
+
+    def _do(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, SendStep | SendState):
                 self._send(effect)
@@ -243,6 +249,18 @@ class InferenceSession:
                 loop.call_later(effect.after_ms / 1000, self._retry, self._machine.epoch, effect.attempt)
             elif isinstance(effect, Broken):
                 self._fail(_broken(effect))
+
+    def _is_written_down(self) -> bool:
+        """Write a new epoch down before it is used; if that fails, the session's block ends with it."""
+        if self._save_ticket is not None and self._saved_epoch < self._machine.epoch:
+            try:
+                self._save_ticket(self.ticket())
+            except Exception as error:  # noqa: BLE001 - the caller's own, whatever it is
+                self._save_error = self._save_error or error
+                self._must_route.set()
+                return False
+            self._saved_epoch = self._machine.epoch
+        return self._save_error is None
 
     def _send(self, effect: SendStep | SendState) -> None:
         step = effect.step
@@ -390,7 +408,10 @@ class InferenceSession:
                 self._check_patience()
                 continue
             self._must_route.clear()
-            await self._find_route()
+            if self._save_error is None:
+                await self._find_route()
+            if self._save_error is not None:
+                raise self._save_error
 
     async def _find_route(self) -> None:
         within_s = RECOVER_S if self._machine.epoch else FIRST_ROUTE_S
@@ -416,10 +437,7 @@ class InferenceSession:
             return
         self._left |= {hop.peer_id for hop in self._machine.route}
         self._left -= {hop.peer_id for hop in route}
-        effects = self._machine.bind(route, self._network.addresses(route))
-        if self._save_ticket is not None:
-            self._save_ticket(self.ticket())
-        self._carry_out(effects)
+        self._carry_out(self._machine.bind(route, self._network.addresses(route)))
 
     def _leave(self) -> None:
         """Free the session where we went away; a server out of reach does it when the lease ends."""

@@ -14,6 +14,7 @@ blocks * servers² additions (200 servers, 80 blocks: a few milliseconds).
 import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -45,8 +46,8 @@ def find_route(
 
     `servers` are records of one model; `rtts_s` is what we measured ourselves. Peers in `avoiding` are left
     out; where it is a mapping, its seconds are added to a hop through that peer instead. Hops of `keep` hold
-    caches and are preferred. For throughput servers are drawn at random by their weight, so that many
-    clients spread. Raises NoRouteError if a block has no server.
+    caches, which serve the very same blocks again, and are preferred. For throughput servers are drawn at
+    random by their weight, so that many clients spread. Raises NoRouteError if a block has no server.
     """
     penalties = avoiding if isinstance(avoiding, Mapping) else dict.fromkeys(avoiding, math.inf)
     usable = usable_servers(servers, num_blocks, penalties)
@@ -54,7 +55,8 @@ def find_route(
     if goal == "throughput":
         return _draw(usable, num_blocks, random.Random())
     while True:
-        route = _shortest(usable, num_blocks, _Costs(usable, num_blocks, rtts_s, penalties, keep))
+        rows = _rows(usable, keep)
+        route = _shortest(rows, num_blocks, _Costs(rows, num_blocks, rtts_s, penalties))
         between = _peers_between_visits(route)
         if not between:
             return route
@@ -98,43 +100,73 @@ def name_blocks(blocks: Sequence[int]) -> str:
     return f"{'block' if len(blocks) == 1 else 'blocks'} {words}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A way to use a server: from any block to any other, or exactly the blocks of a cache in place."""
+
+    server: ServerRecord
+    span: Span
+    is_kept: bool = False
+
+
+def _rows(servers: Sequence[ServerRecord], keep: Route) -> list[_Row]:
+    known = {server.peer_id: server for server in servers}
+    kept = ((known[hop.peer_id], hop.span) for hop in keep if hop.peer_id in known)
+    return [
+        *(_Row(server, server.span) for server in servers),
+        *(_Row(server, span, is_kept=True) for server, span in kept if server.span.contains(span)),
+    ]
+
+
 class _Costs:
-    """Seconds, by index of server: `home` [servers] to or from the client, `link` [from, to] between two,
-    `enter` [servers] for a hop's own overhead, `block` [servers, blocks], infinite outside the span.
+    """Seconds, by index of row: `home` [rows] to or from the client, `link` [from, to] between two,
+    `enter` [rows] for a hop's own overhead, `block` [rows, blocks], infinite outside the span.
     """
 
     def __init__(
         self,
-        servers: Sequence[ServerRecord],
+        rows: Sequence[_Row],
         num_blocks: int,
         rtts_s: Mapping[PeerId, float],
         penalties: Mapping[PeerId, float],
-        keep: Route,
     ) -> None:
-        kept = {hop.peer_id: hop.span for hop in keep}
+        servers = [row.server for row in rows]
         self.home = np.array([_rtt_s(rtts_s.get(server.peer_id)) / 2 for server in servers])
         self.link = _links(servers)
         self.enter = np.array(
-            [_enter_s(s, penalties.get(s.peer_id, 0.0), s.peer_id in kept) for s in servers]
+            [_enter_s(row.server, penalties.get(row.server.peer_id, 0.0), row.is_kept) for row in rows]
         )
-        self.block = np.full((len(servers), num_blocks), math.inf)
-        for row, server in zip(self.block, servers, strict=True):
-            row[server.start : server.end] = _block_s(server)
-            if span := kept.get(server.peer_id):
-                row[max(span.start, server.start) : min(span.end, server.end)] -= KEPT_BLOCK_S
+        self.block = np.full((len(rows), num_blocks), math.inf)
+        self._firsts = np.array([row.span.start if row.is_kept else -1 for row in rows])
+        self._ends = np.array([row.span.end if row.is_kept else -1 for row in rows])
+        for costs, row in zip(self.block, rows, strict=True):
+            costs[row.span.start : row.span.end] = _block_s(row.server) - KEPT_BLOCK_S * row.is_kept
+
+    def may_enter(self, block: int) -> npt.NDArray[np.bool_]:
+        """Which rows a route may come to at `block`: a cache in place is used from its first block on."""
+        may: npt.NDArray[np.bool_] = (self._firsts < 0) | (self._firsts == block)
+        return may
+
+    def may_leave(self, block: int) -> npt.NDArray[np.bool_]:
+        """Which rows a route may leave before `block`: a cache in place is used to its last block."""
+        may: npt.NDArray[np.bool_] = (self._ends < 0) | (self._ends == block)
+        return may
 
 
 def _links(servers: Sequence[ServerRecord]) -> Costs:
-    index = {server.peer_id: number for number, server in enumerate(servers)}
-    link = np.full((len(servers), len(servers)), UNKNOWN_RTT_S / 2)
-    for number, server in enumerate(servers):
+    """Half a round trip between any two of them; infinite from a server to itself, in whatever row."""
+    unique = list({server.peer_id: server for server in servers}.values())
+    peers = {server.peer_id: number for number, server in enumerate(unique)}
+    link = np.full((len(unique), len(unique)), UNKNOWN_RTT_S / 2)
+    for number, server in enumerate(unique):
         for peer, rtt_s in server.rtts_s.items():
-            other = index.get(PeerId(peer))
+            other = peers.get(PeerId(peer))
             if other is not None:  # both ends may have measured: the longer one counts
-                known = servers[other].rtts_s.get(server.peer, 0.0)
+                known = unique[other].rtts_s.get(server.peer, 0.0)
                 link[number, other] = link[other, number] = max(rtt_s, known) / 2
     np.fill_diagonal(link, math.inf)  # a server's neighbour in a route is another server
-    return link
+    places = [peers[server.peer_id] for server in servers]
+    return link[np.ix_(places, places)]
 
 
 def _rtt_s(measured_s: float | None) -> float:
@@ -151,22 +183,22 @@ def _enter_s(server: ServerRecord, penalty_s: float, is_kept: bool) -> float:
     return HOP_OVERHEAD_S + waiting_s + penalty_s + no_room_s
 
 
-def _shortest(servers: Sequence[ServerRecord], num_blocks: int, costs: _Costs) -> Route:
+def _shortest(rows: Sequence[_Row], num_blocks: int, costs: _Costs) -> Route:
     """Least cost block by block. Equal costs: fewer hops, then the server whose peer id comes first."""
-    everyone = np.arange(len(servers))
+    everyone = np.arange(len(rows))
     reached = costs.home + costs.enter + costs.block[:, 0]
-    came_from = np.empty((num_blocks, len(servers)), dtype=np.int64)
+    came_from = np.empty((num_blocks, len(rows)), dtype=np.int64)
     for block in range(1, num_blocks):
-        via = reached[:, None] + costs.link
+        via = np.where(costs.may_leave(block), reached, math.inf)[:, None] + costs.link
         best = np.argmin(via, axis=0)
-        entered = via[best, everyone] + costs.enter
+        entered = np.where(costs.may_enter(block), via[best, everyone] + costs.enter, math.inf)
         stays = reached <= entered
         came_from[block] = np.where(stays, everyone, best)
         reached = np.where(stays, reached, entered) + costs.block[:, block]
     path = [int(np.argmin(reached + costs.home))]
     for block in range(num_blocks - 1, 0, -1):
         path.append(int(came_from[block, path[-1]]))
-    return _joined([servers[number].peer_id for number in reversed(path)])
+    return _joined([rows[number].server.peer_id for number in reversed(path)])
 
 
 def _joined(peers: Sequence[PeerId]) -> Route:

@@ -179,25 +179,31 @@ async def open_transport(
             identity = load_identity(identity)
         stack.enter_context(holding(identity))
         host_maddrs = () if client_only else host_maddrs
-        is_public = not client_only and (bool(announce_maddrs) or not initial_peers)
         check_host_maddrs(host_maddrs)
-        arguments: dict[str, Any] = {
+        addresses: dict[str, Any] = {
             "identity_path": str(identity.path),
             "initial_peers": [peer_address(maddr) for maddr in initial_peers],
             "host_maddrs": list(host_maddrs),
             "announce_maddrs": [str(parsed(maddr)) for maddr in announce_maddrs] or None,
-            "use_relay": use_relay,
-            "use_auto_relay": use_relay and not client_only and not is_public,
-            "no_listen": client_only,
-            "dht_mode": "client" if client_only else "server",
-            "force_reachability": "public" if is_public else None,
         }
-        p2p = await _started(stack.enter_context(_sockets_in_a_folder()), arguments)
+        is_public = not client_only and (bool(announce_maddrs) or not initial_peers)
+        roles = _roles(is_public=is_public, is_client=client_only, use_relay=use_relay)
+        p2p = await _started(stack.enter_context(_sockets_in_a_folder()), addresses | roles)
         transport = Transport(p2p, identity)
         stack.push_async_callback(lambda: finish(transport._stop(), within_s=2 * STOP_S))
         await transport.refresh_addresses()
         async with running(transport._fail_with_p2pd()):
             yield transport
+
+
+def _roles(*, is_public: bool, is_client: bool, use_relay: bool) -> dict[str, Any]:
+    return {
+        "use_relay": use_relay,
+        "use_auto_relay": use_relay and not is_client and not is_public,
+        "no_listen": is_client,
+        "dht_mode": "client" if is_client else "server",
+        "force_reachability": "public" if is_public else None,
+    }
 
 
 class _Guarded(P2P):  # type: ignore[misc]

@@ -81,8 +81,19 @@ def random_base(config: PretrainedConfig) -> PreTrainedModel:
     return base
 
 
-def make_model(directory: Path, family: str, *, dtype: torch.dtype = torch.float32, **overrides: Any) -> Path:
-    """Write a small random model of `family` as safetensors under `directory`; return its own directory."""
+def make_model(
+    directory: Path,
+    family: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    max_shard_size: str = "50GB",
+    **overrides: Any,
+) -> Path:
+    """Write a small random model of `family` as safetensors under `directory`; return its own directory.
+
+    It is one file; several with an index if it is larger than `max_shard_size`.
+    """
     path = directory / family
-    random_model(make_config(family, **overrides), dtype).save_pretrained(path)
+    model = random_model(make_config(family, **overrides), dtype)
+    model.save_pretrained(path, max_shard_size=max_shard_size)
     return path

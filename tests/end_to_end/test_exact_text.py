@@ -1,6 +1,6 @@
 """Words instead of tokens: seeds, stop strings and turns, over a swarm, are what transformers would give."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import torch
 from swarm.client import SwarmModel
 from swarm.sampling import SamplingParams
 from swarm.text import load_tokenizer
-from tests.end_to_end.exact import SmallModel, load_small_model, prompt
+from tests.end_to_end.conversations import make_talking_model
+from tests.end_to_end.exact import FAMILIES, SmallModel, load_small_model, prompt
 from tests.end_to_end.swarm import Offer, Swarm, open_swarm
 
 OFFERS = [Offer(0, 2), Offer(2, 5, blocks_per_s=1e5), Offer(5, 6), Offer(2, 5, blocks_per_s=100.0)]
+DRAWN: dict[str, Any] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "max_new_tokens": 24}
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=24)
 
 
@@ -34,19 +36,28 @@ async def talking(small: SmallModel) -> AsyncIterator[tuple[Swarm, SwarmModel]]:
         await swarm.check_clean()
 
 
-@pytest.mark.parametrize("is_lost", [False, True], ids=["undisturbed", "with a loss"])
-async def test_a_seed_gives_the_tokens_of_transformers(small_talker: SmallModel, is_lost: bool) -> None:
-    ids, settings = prompt(1, 9), {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
-    torch.manual_seed(1234)
-    wanted = small_talker.generate(ids, do_sample=True, max_new_tokens=24, **settings)
-    tuned: dict[str, Any] = {"seed": 1234, "max_new_tokens": 24, **settings}
-    async with talking(small_talker) as (swarm, model), model.session() as session:
-        generation = model.generate(session, ids, SamplingParams(**tuned))
-        async for _ in generation.tokens():
-            if is_lost and len(generation.ids) == 11:
-                swarm.path(session)[1].kill()
-        assert generation.ids == wanted
-        assert (session.counters.rebinds > 1) == is_lost
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_seed_gives_the_tokens_of_transformers_with_and_without_a_loss(
+    family: str, tmp_path: Path
+) -> None:
+    small, ids = load_small_model(make_talking_model(tmp_path, family)), prompt(1, 9)
+    async with talking(small) as (swarm, model):
+        for seed, is_lost in ((1234, False), (77, True)):
+            wanted = draw(model, small, ids, seed)
+            assert wanted != small.greedy(ids, 24), "a draw that is none shows nothing"
+            async with model.session() as session:
+                generation = model.generate(session, ids, SamplingParams(seed=seed, **DRAWN))
+                async for _ in generation.tokens():
+                    if is_lost and len(generation.ids) == 11:
+                        swarm.path(session)[1].kill()
+                assert generation.ids == wanted
+                assert (session.counters.rebinds > 1) == is_lost
+
+
+def draw(model: SwarmModel, small: SmallModel, ids: Sequence[int], seed: int) -> list[int]:
+    """What transformers' `generate` draws, to the end of its turn."""
+    torch.manual_seed(seed)
+    return small.generate(ids, do_sample=True, eos_token_id=sorted(model.tokenizer.eos_ids), **DRAWN)
 
 
 async def test_an_answer_ends_before_its_stop_string(small_talker: SmallModel) -> None:

@@ -1,4 +1,7 @@
-"""Servers are lost at bad moments: before, during and after a prompt, in pairs, while a loss is mended."""
+"""Servers are lost at bad moments: before, during and after a prompt, in pairs, while a loss is mended.
+
+Over the three moments of a prompt every family loses every hop once, and two at once; `--all` has the rest.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,20 +10,20 @@ from contextlib import asynccontextmanager
 import pytest
 
 from swarm.inference import InferenceSession, Notice
-from tests.end_to_end.exact import check_answer, prompt, small_model
+from tests.end_to_end.exact import LOST_HOPS, check_answer, every_family, prompt, small_model
 from tests.end_to_end.swarm import Offer, Swarm, open_swarm, until
 
 SPANS = [(0, 2), (2, 5), (5, 6)]
 ANSWER_TOKENS = 6
-HOPS = pytest.mark.parametrize("hop", [0, 1, 2], ids=["first", "middle", "last"])
+PAIRS = {"first two": (0, 1), "both ends": (0, 2), "last two": (1, 2)}
 
 
 @asynccontextmanager
-async def one_session(*spares: int) -> AsyncIterator[tuple[Swarm, InferenceSession]]:
+async def one_session(*spares: int, family: str = "llama") -> AsyncIterator[tuple[Swarm, InferenceSession]]:
     """A session over three hops; `spares` say which of them have a second server, or a third."""
     primaries = [Offer(start, end, blocks_per_s=1e5) for start, end in SPANS]
     others = [Offer(*SPANS[hop], blocks_per_s=1000.0 / (1 + n)) for n, hop in enumerate(spares)]
-    async with open_swarm(small_model("llama"), *primaries, *others) as swarm:
+    async with open_swarm(small_model(family), *primaries, *others) as swarm:
         client = await swarm.client()
         async with client.session() as session:
             await session.feed([])
@@ -35,9 +38,9 @@ async def finish(swarm: Swarm, session: InferenceSession, ids: list[int]) -> Non
     assert {server.recomputed_tokens for server in swarm.living} == {0}
 
 
-@HOPS
-async def test_a_server_may_go_before_the_prompt(hop: int) -> None:
-    async with one_session(hop) as (swarm, session):
+@every_family("hop", LOST_HOPS)
+async def test_a_server_may_go_before_the_prompt(family: str, hop: int) -> None:
+    async with one_session(hop, family=family) as (swarm, session):
         swarm.servers[hop].kill()
         await finish(swarm, session, prompt(1))
         assert swarm.path(session)[hop] is swarm.servers[3]
@@ -52,10 +55,10 @@ async def test_a_loss_that_several_streams_tell_of_costs_one_bind() -> None:
         assert session.counters.rebinds == before + 1
 
 
-@HOPS
-async def test_a_server_may_go_while_a_prompt_comes_in_chunks(hop: int) -> None:
+@every_family("hop", LOST_HOPS, turn=1)
+async def test_a_server_may_go_while_a_prompt_comes_in_chunks(family: str, hop: int) -> None:
     ids = prompt(2, 700)
-    async with one_session(hop) as (swarm, session):
+    async with one_session(hop, family=family) as (swarm, session):
         feeding = asyncio.create_task(session.feed(ids[:-1], rows=400))
         while not session.counters.results_in > 1:  # noqa: ASYNC110 - one was the empty step
             await asyncio.sleep(0)
@@ -65,19 +68,19 @@ async def test_a_server_may_go_while_a_prompt_comes_in_chunks(hop: int) -> None:
         await finish(swarm, session, ids)
 
 
-@HOPS
-async def test_a_server_may_go_right_after_the_prompt(hop: int) -> None:
+@every_family("hop", LOST_HOPS, turn=2)
+async def test_a_server_may_go_right_after_the_prompt(family: str, hop: int) -> None:
     ids = prompt(3, 300)
-    async with one_session(hop) as (swarm, session):
+    async with one_session(hop, family=family) as (swarm, session):
         await session.feed(ids[:-1])
         swarm.servers[hop].kill()
         await finish(swarm, session, ids)
 
 
-@pytest.mark.parametrize("pair", [(0, 1), (0, 2), (1, 2)], ids=["first two", "both ends", "last two"])
-async def test_two_servers_may_go_at_once(pair: tuple[int, int]) -> None:
+@every_family("pair", PAIRS)
+async def test_two_servers_may_go_at_once(family: str, pair: tuple[int, int]) -> None:
     ids = prompt(4, 150)
-    async with one_session(*pair) as (swarm, session):
+    async with one_session(*pair, family=family) as (swarm, session):
         await session.feed(ids[:-1])
         for hop in pair:
             swarm.servers[hop].kill()

@@ -1,7 +1,8 @@
 """A server is killed at every position of an answer, and nobody can tell from the words.
 
 Sessions stand at different positions of their answers when one server goes: so one death is a failover at
-every position at once, each from a fresh chain.
+every position at once, each from a fresh chain. Each family loses one hop this way and another that way;
+`--all` has the rest.
 """
 
 import asyncio
@@ -12,9 +13,16 @@ from dataclasses import dataclass
 import pytest
 
 from swarm.inference import InferenceSession
-from tests.end_to_end.exact import Answer, SmallModel, prompt, small_model
+from tests.end_to_end.exact import (
+    FAMILIES,
+    LOST_HOPS,
+    Answer,
+    SmallModel,
+    every_family,
+    prompt,
+    small_model,
+)
 from tests.end_to_end.swarm import BlockServer, Offer, Swarm, open_swarm, spans
-from tests.models import FAMILIES
 
 # Half a minute each on two cores, and sensitive to false alarms when others use them.
 pytestmark = pytest.mark.timeout(300)
@@ -24,7 +32,6 @@ PRIMARY, SPARE = 1e5, 100.0
 ANSWER_TOKENS = 32
 PROMPT_TOKENS = 7
 ROOM_TOKENS = 1 << 15  # 32 sessions, each granted 256 at once, and twice while one moves
-HOPS = pytest.mark.parametrize("hop", [0, 1, 2], ids=["first", "middle", "last"])
 
 
 @dataclass
@@ -87,7 +94,7 @@ async def lose_between_steps(model: SmallModel, hop: int, positions: Sequence[in
         victim.kill()
         await talks.advance()
         talks.check_survivors()
-        assert all(spans(talk.session.route) == SPANS for talk in talks.talks)
+        assert {tuple(spans(talk.session.route)) for talk in talks.talks} == {tuple(SPANS)}
         assert victim not in talks.path
         every_token_once = len(positions) * (PROMPT_TOKENS + ANSWER_TOKENS - 1)
         assert {server.executed_tokens for server in talks.path[hop + 1 :]} <= {every_token_once}
@@ -110,26 +117,18 @@ async def lose_under_way(model: SmallModel, hop: int, positions: Sequence[int]) 
         talks.check_survivors()
 
 
-@HOPS
-async def test_a_server_may_go_between_any_two_tokens(hop: int) -> None:
-    await lose_between_steps(small_model("llama"), hop, range(ANSWER_TOKENS))
-
-
-@HOPS
-async def test_a_server_may_go_while_a_token_is_under_way(hop: int) -> None:
-    await lose_under_way(small_model("llama"), hop, range(hop % 2, ANSWER_TOKENS, 2))
-
-
-@pytest.mark.slow
-@HOPS
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama"])
-async def test_a_server_may_go_at_any_token_whatever_the_family(family: str, hop: int) -> None:
+@every_family("hop", LOST_HOPS)
+async def test_a_server_may_go_between_any_two_tokens(family: str, hop: int) -> None:
     await lose_between_steps(small_model(family), hop, range(ANSWER_TOKENS))
-    await lose_under_way(small_model(family), hop, range(ANSWER_TOKENS))
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama"])
-async def test_every_family_loses_one_server_after_the_other(family: str) -> None:
+@every_family("hop", LOST_HOPS, turn=1)
+async def test_a_server_may_go_while_a_token_is_under_way(family: str, hop: int) -> None:
+    await lose_under_way(small_model(family), hop, range(hop % 2, ANSWER_TOKENS, 2))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_one_server_may_go_after_the_other(family: str) -> None:
     async with talks_at(small_model(family), [0, 1, 13, 26]) as talks:
         for victim in talks.swarm.servers[:3]:
             victim.kill()

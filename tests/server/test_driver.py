@@ -157,6 +157,18 @@ async def test_of_many_binds_only_the_newest_is_dialled() -> None:
     assert len(it.dialled) <= 2
 
 
+async def test_a_session_may_be_closed_while_its_successor_is_dialled() -> None:
+    async with bench(FakeRunner()) as it:
+        driver = it.driver(ALICE)
+        async with running(driver.run_forever()):
+            bind(driver, next_hop=NextHop(PeerId("1nobody")))
+            it.rooms.close(driver.session.key)
+            it.may_answer.set()
+            async with asyncio.timeout(5):
+                while not it.told:  # noqa: ASYNC110 - whatever it says now, nobody hears it
+                    await asyncio.sleep(0)
+
+
 async def test_room_that_a_rollback_left_goes_to_whoever_needs_it() -> None:
     async with serving(pages_per_block=40) as server:
         pages = await server.open_with_pages()

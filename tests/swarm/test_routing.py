@@ -108,6 +108,13 @@ def test_hops_that_hold_caches_are_kept() -> None:
     assert without_b == route_of((A, 0, 4), (C, 4, 8))
 
 
+@pytest.mark.parametrize(("far_s", "first"), [(0.3, A), (0.6, B)])
+def test_a_cache_in_place_is_used_as_a_whole_or_not_at_all(far_s: float, first: PeerId) -> None:
+    servers = [server("A", 0, 2, inference_rps=1e5), server("B", 0, 2), server("C", 2, 4)]
+    route = find_route(servers, num_blocks=4, rtts_s={A: far_s, B: 0.001}, keep=route_of(("A", 0, 2)))
+    assert route[0] == Hop(first, Span(0, 2))
+
+
 def test_only_the_cached_part_of_a_span_is_worth_keeping() -> None:
     servers = [server(A, 0, 8), server(B, 4, 8)]
     kept = route_of((A, 0, 4), (B, 4, 8))
