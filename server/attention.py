@@ -183,6 +183,7 @@ class RaggedMask:
     """A family's mask function, evaluated at each session's own positions, once per batch, on `device`."""
 
     def __init__(self, mask_function: MaskFunction, use_vmap: bool = False, device: Device = "cpu") -> None:
+        self.ndim = 0  # a model that would add something to a mask asks for it first
         self.is_causal = mask_function is causal_mask_function
         self._function = mask_function
         self._use_vmap = use_vmap

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
+from server.adapters import find_adapter
 from swarm.checkpoint import Checkpoint
 from swarm.checkpoint.conversion import Conversion, assign
 from swarm.checkpoint.digests import Progress
@@ -214,4 +215,6 @@ def _kv_bytes_per_token(skeleton: Skeleton, dtype: torch.dtype) -> int:
     cached = [getattr(layer, kind, None) for layer in cache.layers[:1] for kind in ("keys", "values")]
     if not cached or not all(isinstance(tensor, torch.Tensor) for tensor in cached):
         raise ConfigError(f"what a {base.config.model_type} keeps per token is unknown; choose another model")
-    return sum(tensor.nbytes for tensor in cached if tensor is not None)
+    adapter = find_adapter(base.config.model_type)
+    share = adapter.kv_share(base.config) if adapter else 1.0
+    return int(share * sum(tensor.nbytes for tensor in cached if tensor is not None))

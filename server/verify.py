@@ -2,7 +2,7 @@
 
 A new family, or a new version of transformers, may ask of attention what we do not know. So one block of each
 kind in the span runs twice: here, as two ragged sessions that prefill and decode, and in stock transformers
-with its eager attention, on the same weights.
+with its eager attention (or what an adapter names), on the same weights.
 """
 
 import copy
@@ -115,10 +115,11 @@ def _stock(model: SpanModel, index: int) -> PreTrainedModel:
             blocks[other] = block.block if other == index else PassThrough(block, returns_tuple)
     if model.adapter is not None:
         model.adapter.restore(blocks[index])
+    implementation = "eager" if model.adapter is None else model.adapter.stock_attention
     for module in stock.modules():
         config = getattr(module, "config", None)
         if isinstance(config, PretrainedConfig):
-            config._attn_implementation = "eager"
+            config._attn_implementation = implementation
     return stock
 
 

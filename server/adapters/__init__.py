@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
+from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,10 @@ class Adapter:
     """Undo `adapt`: the block is transformers' own again."""
     returns_tuple: bool = False
     """Whether the family's blocks return (hidden, ...) and not hidden states alone."""
+    stock_attention: str = "eager"
+    """Which of transformers' implementations is the family's own."""
+    kv_share: Callable[[PretrainedConfig], float] = lambda config: 1.0
+    """How much of the keys and values that stock blocks keep is kept here."""
 
 
 def find_adapter(model_type: str) -> Adapter | None:
@@ -28,4 +33,8 @@ def find_adapter(model_type: str) -> Adapter | None:
         from server.adapters import bloom  # here: a server imports only the family that it hosts
 
         return bloom.ADAPTER
+    if model_type == "falcon":
+        from server.adapters import falcon
+
+        return falcon.ADAPTER
     return None
