@@ -111,6 +111,7 @@ class Murmur:
         """
         checkpoint = await asyncio.to_thread(open_checkpoint, model)
         ends = await asyncio.to_thread(load_ends, checkpoint, dtype=dtype, progress=progress)
+        await asyncio.to_thread(ends.describe)  # measured once, and not in the loop
         tokenizer = await asyncio.to_thread(load_tokenizer, checkpoint, chat_template=chat_template)
         fingerprint = await asyncio.to_thread(checkpoint.find_fingerprint, progress)
         network = await self._stack.enter_async_context(

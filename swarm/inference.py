@@ -512,10 +512,12 @@ async def open_session(
     ticket: bytes | None = None,
     save_ticket: Callable[[bytes], None] | None = None,
     max_positions: int | None = None,
+    is_relayed: bool = False,
 ) -> AsyncIterator[InferenceSession]:
     """Open a session over the swarm, or re-attach to the one of `ticket`, whose history `inputs` holds.
 
-    `save_ticket` is called before each new epoch is used. The session is closed with the block.
+    `save_ticket` is called before each new epoch is used. The session is closed with the block. If
+    `is_relayed`, every link goes through the client, and no server learns of another: slower, for measurements.
     """
     client = network.transport.peer_id
     if ticket is None:
@@ -526,6 +528,7 @@ async def open_session(
         machine = reattach(held, inputs.ids, client, network.fingerprint)
         machine.route = tuple(Hop(PeerId(peer), Span(start, end)) for peer, start, end in held.route)
         inputs.truncate(machine.position)
+    machine.carries_all_links = is_relayed
     session = InferenceSession(machine, network, inputs, save_ticket, max_positions)
     async with _running_session(session):
         yield session

@@ -98,6 +98,7 @@ class ClientSession:
     lease_ms: int = 1_800_000
     parent: ForkOf | None = None
     replay_chunk_tokens: int = REPLAY_CHUNK_TOKENS
+    carries_all_links: bool = False
     phase: Phase = Phase.UNBOUND
     epoch: int = 0
     commit: int = 0
@@ -174,6 +175,7 @@ class ClientSession:
         child.outbox.window = self.outbox.window
         child.parent = ForkOf(self.session_id, position, self.history.tag(position))
         child._relays = set(self._relays)
+        child.carries_all_links = self.carries_all_links
         return child
 
     def close(self, *, is_kept: bool = False) -> list[Effect]:
@@ -325,7 +327,7 @@ class ClientSession:
 
     def is_relayed(self, stage: int) -> bool:
         """Tell whether the link behind `stage` goes through us: the hop cannot reach its successor."""
-        return (self.route[stage].peer_id, self.route[stage + 1].peer_id) in self._relays
+        return self.carries_all_links or (self.route[stage].peer_id, self.route[stage + 1].peer_id) in self._relays
 
     def slot(self, stage: int) -> int:
         """How often the path visited this stage's server before."""
