@@ -23,4 +23,4 @@ def test_a_decode_step_after_1000_tokens_costs_at_most_a_fifth_more_than_after_1
     )
     found = json.loads(done.stdout)
     assert found["ratio"] <= 1.2, found
-    assert (found["goal"], done.returncode) == (1.2, 0)
+    assert (found["goal"], found["is_met"], done.returncode) == ("<= 1.2", True, 0)
