@@ -7,13 +7,15 @@ import itertools
 import logging
 import os
 import signal
-import socket
 import sys
-import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
-from demo.zygote import fork_zygote
+from demo.own_folder import OwnFolder
+from demo.zygote import END_S, Zygote, fork_zygote
 from swarm.errors import ConfigError
 from swarm.identity import check_temporary_folder
 from swarm.say import say
@@ -27,8 +29,7 @@ IMPORTS = (
     "transformers.models.auto.modeling_auto",
     "demo.room",
 )
-CODE_IF_STOPPED = 130
-END_S = 6.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXAMPLES = """examples
   ./murmur demo
   ./murmur demo --fail-server                      a server dies in the middle of the first answer
@@ -49,40 +50,75 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], folder: OwnFolder) -> int:
     """Run the demo; returns the exit code."""
     parsed = parse_arguments(arguments)
     started = time.monotonic()
     try:
         check_temporary_folder()
+        _say("starting a swarm of three servers on this machine ...")
+        folder.make()
     except ConfigError as error:
         say(f"murmur demo: {error}")
         return 2
-    _say("starting a swarm of three servers on this machine ...")
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     for name in IMPORTS:
         importlib.import_module(name)
     from demo.private_swarm import run_service
     from swarm.loop import run_command
 
-    line = fork_zygote(run_service)
-    return run_command(
-        "demo", _demo(line, started, fail_server=parsed.fail_server), code_if_stopped=CODE_IF_STOPPED
-    )
+    zygote = fork_zygote(run_service, folder.remove)
+    demo = _demo(zygote, folder, started, fail_server=parsed.fail_server)
+    return run_command("demo", demo, code_if_stopped=_code_of(signal.SIGINT))
 
 
-async def _demo(line: socket.socket, started: float, *, fail_server: bool) -> None:
+def _code_of(number: int) -> int:
+    """The exit code of a process that a signal has ended, as shells have it."""
+    return 128 + number
+
+
+class _Signals:
+    """Signals while the demo runs: the first ends it, but a Ctrl-C ends the answer that is being written."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.stop_answer: Callable[[], bool] = lambda: False
+        self._task = asyncio.current_task()
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._hear, number)
+
+    def _hear(self, number: int) -> None:
+        if self.first is not None or (number == signal.SIGINT and self.stop_answer()):
+            return
+        self.first = number
+        assert self._task is not None
+        self._task.cancel()
+
+
+async def _demo(zygote: Zygote, folder: OwnFolder, started: float, *, fail_server: bool) -> None:
     """The demo and its clean-up, which waits for every process: a second Ctrl-C does not cut it short."""
     from swarm.background import finish
 
-    with tempfile.TemporaryDirectory(prefix="murmur-demo-") as folder:
+    signals = _Signals()
+    try:
         try:
-            await _talk(line, Path(folder), started, fail_server=fail_server)
+            await _talk(zygote, folder, started, signals, fail_server=fail_server)
         finally:
-            await finish(asyncio.to_thread(_wait_for_end, line), within_s=2 * END_S)
+            await finish(asyncio.to_thread(_clean_up, zygote, folder), within_s=2 * END_S)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(_code_of(signals.first or signal.SIGINT))
 
 
-async def _talk(line: socket.socket, folder: Path, started: float, *, fail_server: bool) -> None:
+def _clean_up(zygote: Zygote, folder: OwnFolder) -> None:
+    zygote.end()
+    folder.remove()  # if the zygote could not
+
+
+async def _talk(
+    zygote: Zygote, folder: OwnFolder, started: float, signals: _Signals, *, fail_server: bool
+) -> None:
     import torch
 
     from demo.private_swarm import open_swarm
@@ -91,48 +127,31 @@ async def _talk(line: socket.socket, folder: Path, started: float, *, fail_serve
     from swarm.client import join
     from swarm.wire.blocks import Span
 
+    assert folder.path is not None
     torch.set_num_threads(1)
     num_blocks = open_checkpoint(str(MODEL)).num_blocks
     cuts = [0, num_blocks // 3, 2 * num_blocks // 3, num_blocks]
     spans = [Span(start, end) for start, end in itertools.pairwise(cuts)]
-    async with open_swarm(line, str(MODEL), folder, spans, _say) as private:
+    async with open_swarm(zygote.line, str(MODEL), folder.path, spans, _say) as private:
         for server in private.servers:
             _say(f"{server.title}: process {server.pid}")
         async with join(private.initial_peers) as swarm:
             model = await swarm.load(str(MODEL))
             _say(f"ready after {time.monotonic() - started:.1f} s")
             room = Room(private, model, fail_server=fail_server)
-            _let_interrupt_stop(room)
+            signals.stop_answer = room.stop_answer
             await room.run()
 
 
-def _let_interrupt_stop(room: "object") -> None:
-    """Ctrl-C ends the answer that is being written; without one, the demo."""
-    from demo.room import Room
+def _leave_on_signals(folder: OwnFolder) -> None:
+    """Until the loop runs: end at once, with the folder. A zygote sees to everything else."""
 
-    assert isinstance(room, Room)
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
+    def leave(number: int, frame: FrameType | None) -> None:
+        folder.remove()
+        os._exit(_code_of(number))
 
-    def interrupt() -> None:
-        if not room.stop_answer() and not task.cancelling():
-            task.cancel()
-
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-
-
-def _wait_for_end(line: socket.socket) -> None:
-    """Wait until the zygote has ended everything."""
-    line.setblocking(True)
-    line.settimeout(END_S)
-    try:
-        line.sendall(b'{"stop": true}\n')
-        while line.recv(4096):
-            continue
-    except OSError:
-        return
-    finally:
-        line.close()
+    for number in SIGNALS:
+        signal.signal(number, leave)
 
 
 def _say(sentence: str) -> None:
@@ -140,8 +159,9 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    leave_on_signals(CODE_IF_STOPPED)
-    code = main(sys.argv[1:])
+    own_folder = OwnFolder()
+    _leave_on_signals(own_folder)
+    code = main(sys.argv[1:], own_folder)
     leave_on_signals(code)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,8 +1,8 @@
 """A process that has imported everything and starts servers by forking: a new one joins in a second.
 
 It is forked itself before this program has threads or an event loop, and stays single-threaded. Whoever
-ends the parent, with whatever signal, ends the zygote, its servers and their p2pd's: each process asks the
-kernel for a signal when its parent dies.
+ends the parent, with whatever signal, ends the servers and their p2pd's: the zygote sees the end of its line,
+and each of the others asks the kernel for a signal when its parent dies.
 """
 
 import ctypes
@@ -15,11 +15,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.2
 STOP_S = 3.0
+END_S = 6.0
 
 Start = Callable[[dict[str, Any]], None]
 """Runs one service in a fresh process, until it is told to end."""
@@ -27,24 +30,51 @@ Start = Callable[[dict[str, Any]], None]
 
 def die_with(parent_pid: int) -> None:
     """Have this process killed when its parent ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _ask_for(signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)
 
 
-def fork_zygote(start: Start) -> socket.socket:
-    """Fork the zygote; returns our end of the line to it: JSON objects, one a line.
+def _ask_for(number: signal.Signals) -> None:
+    """Have this process sent a signal when its parent ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
+
+
+@dataclass(frozen=True)
+class Zygote:
+    """The zygote, as its parent sees it: our end of the line to it, which has JSON objects, one a line.
 
     We send {"start": name, "log": path, ...} and {"stop": true}; it sends {"started": name, "pid": n} and
     {"exited": name, "pid": n}. What the service says is appended to the log.
     """
+
+    line: socket.socket
+    pid: int
+
+    def end(self) -> None:
+        """Have it end everything. Returns when it is gone; one that does not obey is killed."""
+        self.line.settimeout(END_S)
+        try:
+            self.line.sendall(b'{"stop": true}\n')
+            while self.line.recv(4096):
+                continue
+        except OSError:
+            os.kill(self.pid, signal.SIGKILL)
+        finally:
+            self.line.close()
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def fork_zygote(start: Start, clean_up: Callable[[], None]) -> Zygote:
+    """Fork the zygote. `clean_up` is its last work, when all its services have ended."""
     ours, theirs = socket.socketpair()
-    parent_pid = os.getpid()
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         ours.close()
-        _run_child(lambda: _Zygote(theirs, start).run(parent_pid))
+        _run_child(lambda: _Loop(theirs, start).run(clean_up))
     theirs.close()
-    return ours
+    return Zygote(ours, pid)
 
 
 def _run_child(work: Callable[[], None]) -> None:
@@ -60,8 +90,8 @@ def _run_child(work: Callable[[], None]) -> None:
         os._exit(code)
 
 
-class _Zygote:
-    """The zygote's own loop."""
+class _Loop:
+    """What the zygote does."""
 
     def __init__(self, line: socket.socket, start: Start) -> None:
         self._line = line
@@ -69,24 +99,35 @@ class _Zygote:
         self._children: dict[int, str] = {}
         self._unread = b""
 
-    def run(self, parent_pid: int) -> None:
-        """Obey until told to stop, or until the line ends."""
+    def run(self, clean_up: Callable[[], None]) -> None:
+        """Obey until told to stop, or until the line ends: then nobody waits for farewells."""
         os.setsid()
-        die_with(parent_pid)
+        _ask_for(signal.SIGCONT)  # one that is frozen has to see the end of the line as well
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            self._stop(STOP_S if self._obey() else 0.0)
+        finally:
+            clean_up()
+
+    def _obey(self) -> bool:
+        """Start what is ordered; returns whether we were told to stop."""
         while True:
             readable, _, _ = select.select([self._line], [], [], POLL_S)
             self._reap()
             if not readable:
                 continue
-            raw = self._line.recv(65_536)
+            try:
+                raw = self._line.recv(65_536)
+            except ConnectionError:  # ended before it had read all that we said
+                raw = b""
+            if not raw:
+                return False
             self._unread += raw
             *lines, self._unread = self._unread.split(b"\n")
             orders = [json.loads(line) for line in lines]
-            if not raw or any("stop" in order for order in orders):
-                self._stop()
-                return
+            if any("stop" in order for order in orders):
+                return True
             for order in orders:
                 self._fork(order)
 
@@ -115,10 +156,10 @@ class _Zygote:
                 return
             self._say({"exited": self._children.pop(pid), "pid": pid})
 
-    def _stop(self) -> None:
+    def _stop(self, within_s: float) -> None:
         """End the children politely, then not."""
         self._signal_all(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_S
+        deadline = time.monotonic() + within_s
         while self._children and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.02)
