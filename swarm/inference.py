@@ -517,7 +517,7 @@ async def open_session(
     """Open a session over the swarm, or re-attach to the one of `ticket`, whose history `inputs` holds.
 
     `save_ticket` is called before each new epoch is used. The session is closed with the block. If
-    `is_relayed`, every link goes through the client, and no server learns of another: slower, for measurements.
+    `is_relayed`, every link goes through the client, and no server learns of another: slower, to measure.
     """
     client = network.transport.peer_id
     if ticket is None:

@@ -327,7 +327,8 @@ class ClientSession:
 
     def is_relayed(self, stage: int) -> bool:
         """Tell whether the link behind `stage` goes through us: the hop cannot reach its successor."""
-        return self.carries_all_links or (self.route[stage].peer_id, self.route[stage + 1].peer_id) in self._relays
+        link = (self.route[stage].peer_id, self.route[stage + 1].peer_id)
+        return self.carries_all_links or link in self._relays
 
     def slot(self, stage: int) -> int:
         """How often the path visited this stage's server before."""
