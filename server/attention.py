@@ -14,7 +14,7 @@ position ids [40, 0, 1, 2]; row 0 attends to 41 keys of its session, rows 1 to 3
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,15 +24,13 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache
-from transformers.masking_utils import causal_mask_function, sdpa_mask
 
-from server.attention_kernels import Options, Rows, Visible, attend_sessions
+from server.attention_kernels import Options, Rows, attend_sessions
+from server.attention_masks import Device, MaskFunction, RaggedMask
 from server.kv_cache import SessionCache
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
 
-Device = torch.device | str
-MaskFunction = Callable[..., Any]
 ATTENTION = "murmur_ragged"
 """The name under which both interfaces know us."""
 
@@ -88,6 +86,8 @@ class RaggedBatch:
         """The layer that has new keys and values: set by the cache, taken by attention."""
         self.has_attended = True
         """Whether the block that ran last called our attention."""
+        self.masks: dict[int, RaggedMask] = {}
+        """What each layer that has run was told to see."""
         self.notes: dict[object, Any] = {}
         """What an adapter wants to compute once per batch."""
 
@@ -108,7 +108,7 @@ class RaggedBatch:
         return self.segment
 
     def attend(
-        self, query: Tensor, keys: Tensor, values: Tensor, mask: "RaggedMask", options: Options
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: RaggedMask, options: Options
     ) -> Tensor:
         """Cache `keys` and `values` [1, kv_heads, tokens, dim]; return `[1, tokens, heads, value_dim]`.
 
@@ -118,13 +118,16 @@ class RaggedBatch:
         layer, self.layer = self.layer, None
         if layer is None:
             raise ConfigError("this model's blocks share keys and values, which Murmur cannot split yet")
+        self.masks[layer] = mask
         sessions = []
         for place in self.segment.places:
             chunk, rows = place.chunk, slice(place.first, place.last)
             index = layer - chunk.cache.span.start
             extent = chunk.cache.write(index, chunk.position, keys[0, :, rows], values[0, :, rows])
             visible = mask.visible(chunk, query.dtype)
-            sessions.append(Rows(query[0, :, rows], extent.parts(chunk.end), visible))
+            if visible.first < extent.first:
+                raise ConfigError("this model's attention reads keys that its windows have left behind")
+            sessions.append(Rows(query[0, :, rows], extent.parts(chunk.end), visible, extent.first))
         outputs = attend_sessions(sessions, options)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None]
 
@@ -177,52 +180,6 @@ class RaggedCache(Cache):
     get_conv_state = update_conv_state = _refuse
     get_recurrent_state = update_recurrent_state = _refuse
     has_previous_state = update_indexer = _refuse
-
-
-class RaggedMask:
-    """A family's mask function, evaluated at each session's own positions, once per batch, on `device`."""
-
-    def __init__(self, mask_function: MaskFunction, use_vmap: bool = False, device: Device = "cpu") -> None:
-        self.ndim = 0  # a model that would add something to a mask asks for it first
-        self.is_causal = mask_function is causal_mask_function
-        self._function = mask_function
-        self._use_vmap = use_vmap
-        self._device = device
-        self._visible: dict[Chunk, Visible] = {}
-
-    def visible(self, chunk: Chunk, dtype: torch.dtype) -> Visible:
-        """Tell which keys the rows of `chunk` see, and keep the answer for the other layers."""
-        found = self._visible.get(chunk)
-        if found is None:
-            found = self._visible[chunk] = self._look(chunk, dtype)
-        return found
-
-    def _look(self, chunk: Chunk, dtype: torch.dtype) -> Visible:
-        """See every key if causal and one token; nothing to add if causal from 0; else a mask.
-
-        A window hides the oldest keys from all rows: they are left out instead of masked.
-        """
-        tokens = chunk.hidden.shape[0]
-        if self.is_causal and (tokens == 1 or not chunk.position):
-            return Visible(0, None, is_causal=tokens > 1)
-        allowed = sdpa_mask(
-            batch_size=1,
-            q_length=tokens,
-            kv_length=chunk.end,
-            q_offset=chunk.position,
-            mask_function=self._function,
-            allow_is_causal_skip=False,
-            use_vmap=self._use_vmap,
-            device=self._device,
-        )
-        assert allowed is not None
-        allowed = allowed[0, 0]
-        first = 0 if self.is_causal else int(allowed.any(0).int().argmax())
-        allowed = allowed[:, first:]
-        if allowed.all():
-            return Visible(first, None, is_causal=False)
-        hidden = torch.zeros(allowed.shape, dtype=dtype, device=self._device)
-        return Visible(first, hidden.masked_fill_(~allowed, torch.finfo(dtype).min), is_causal=False)
 
 
 _running: ContextVar[RaggedBatch] = ContextVar("the batch that runs in this thread")

@@ -47,11 +47,15 @@ class Visible:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """What one session asks: `query` [heads, tokens, dim] over keys that lie in `parts`, in order."""
+    """What one session asks: `query` [heads, tokens, dim] over keys that lie in `parts`, in order.
+
+    The first of them is that of position `first`; those before are not held any more, and nobody sees them.
+    """
 
     query: Tensor
     parts: tuple[Pair, ...]
     visible: Visible
+    first: int = 0
 
 
 def attend_sessions(sessions: Sequence[Rows], options: Options) -> list[Tensor]:
@@ -99,7 +103,7 @@ def attend_rows(rows: Rows, options: Options, prefix: Pair | None = None) -> Ten
     if is_folded and group == 1 and query.dtype != torch.float32:
         query = query.expand(-1, -1, 2, -1)  # the kernel takes 758 us for one row, 342 for two (1,000 keys)
     if len(parts) == 1 and options.sinks is None:
-        output, _ = _attend_part(query, parts[0], 0, rows.visible, options, wants_lse=False)
+        output, _ = _attend_part(query, parts[0], rows.first, rows.visible, options, wants_lse=False)
     else:
         output = _attend_parts(query, rows, options, prefix)
     if is_folded:
@@ -111,12 +115,13 @@ def _in_one_part(rows: Rows) -> Rows:
     if len(rows.parts) == 1:
         return rows
     keys, values = (torch.cat(halves, 1) for halves in zip(*rows.parts, strict=True))
-    return Rows(rows.query, ((keys, values),), rows.visible)
+    return Rows(rows.query, ((keys, values),), rows.visible, rows.first)
 
 
 def _attend_parts(query: Tensor, rows: Rows, options: Options, prefix: Pair | None) -> Tensor:
     """Attend to each part and join the results: weights are the shares of the softmax's denominators."""
-    output, lse, start = (None, None, 0) if prefix is None else (*prefix, rows.parts[0][0].shape[1])
+    start = rows.first
+    output, lse, start = (None, None, start) if prefix is None else (*prefix, rows.parts[0][0].shape[1])
     for part in rows.parts if prefix is None else rows.parts[1:]:
         last = start + part[0].shape[1]
         if last > max(rows.visible.first, start):

@@ -163,7 +163,8 @@ async def _hosting(
     """Pool, compute thread and sessions of a loaded span."""
     kv_tokens = options.kv_tokens or DEFAULT_KV_TOKENS
     spill = SpillStore(_spill_bytes())
-    pool = KVPool(kv_tokens * len(model.span), spill_to=spill)
+    windows = await asyncio.to_thread(lambda: model.windows)
+    pool = KVPool(kv_tokens * len(model.span), spill_to=spill, windows=windows)
     hosted = HostedModel(
         model.span,
         checkpoint.fingerprint,

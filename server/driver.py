@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from server.executor import Executor, Overloaded, Work
-from server.kv_cache import KVFull
+from server.kv_cache import KVFull, KVGone
 from server.rooms import Rooms
 from server.session_effects import Effect, Execute, Link, SendNext, Tell
 from server.sessions import HopSession
@@ -156,6 +156,8 @@ class SessionDriver:
             output = await self._executed(job)
         except (KVFull, Overloaded) as error:
             effects = self.session.failed("busy", str(error))
+        except KVGone:
+            effects = self.session.forgotten()
         except ContextTooLong as error:
             effects = self.session.failed("too_long", str(error))
         except Exception:

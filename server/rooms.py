@@ -137,7 +137,7 @@ class Rooms(KVRooms):
         if not self._is_next(key, position, is_ahead=is_ahead):
             return False
         if cache.is_away:  # it takes its pages when it comes back
-            return self.pool.free_tokens(len(cache.span)) >= position
+            return self.pool.could_hold(cache, position)
         return self.pool.reserve(cache, position)
 
     def _is_next(self, key: SessionKey, position: int, *, is_ahead: bool = False) -> bool:

@@ -245,6 +245,18 @@ class HopSession:
         self._planned = self._done.copy()
         return self._refuse(last.message, code, reason, BUSY_RETRY_MS if code == "busy" else 0)
 
+    def forgotten(self) -> list[Effect]:
+        """The running step goes back to what the blocks' windows have left behind: the next finds a gap.
+
+        To the client it is a cache that was given up: the gap lies below its commit.
+        """
+        assert self._running is not None, "forgotten() without a running step"
+        if self._running.message.epoch == self.epoch:
+            self._done = Boundaries()
+            self.log.truncate(0)
+            self.credit = 0
+        return self.failed("gap", "this server's windows no longer reach back so far")
+
     def overflowed(self, message: Message) -> list[Effect]:
         """The outgoing queue had no room for `message`: the client tries again, we stay ahead."""
         if not isinstance(message, Step) or message.epoch != self.epoch:

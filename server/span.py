@@ -7,6 +7,7 @@ what a family does to embeddings is the client's work too.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,14 +15,24 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from server.adapters import find_adapter
-from server.attention import ATTENTION, Chunk, RaggedBatch, RaggedCache, current_batch, running_batch
+from server.attention import (
+    ATTENTION,
+    Chunk,
+    RaggedBatch,
+    RaggedCache,
+    current_batch,
+    running_batch,
+)
+from server.attention_masks import RaggedMask
 from server.kv_cache import PAGE_TOKENS, KVPool
 from server.kv_extents import Pair
+from server.rope import steady_positions, steady_rope
 from swarm.checkpoint.skeleton import PassThrough, cache_keyword, find_layers
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
 
-_BATCH_DEPENDENT_ROPE = ("dynamic", "longrope")
+_WINDOW_NAMES = ("sliding_window", "attention_chunk_size")
+"""Where configs say how far back a row sees; whether its blocks heed it, their masks tell."""
 _KEPT_LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
 
@@ -68,13 +79,14 @@ class SpanModel:
         self.model = model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
         self.adapter = find_adapter(model.config.model_type)
         self.hidden_size: int = model.config.hidden_size
-        self.max_positions = _steady_positions(model.config)
-        """Positions up to which rope does not depend on who else is in a batch; None if it never does."""
+        self.max_positions = steady_positions(model.config)
+        """Positions up to which rope does not depend on how long a session gets; None if it never does."""
         self._sliding = [kind != "full_attention" for kind in layer_types(model.config)]
         blocks = find_blocks(model)
         own = blocks[span.start]
         self.device = next(own.parameters()).device
         self.dtype = next(p.dtype for p in own.parameters() if p.is_floating_point())
+        steady_rope(model)
         self._wrap(blocks)
         model.config._attn_implementation = ATTENTION
         self._cache_keyword = cache_keyword(model)
@@ -99,11 +111,29 @@ class SpanModel:
 
         Runs one token through the span. Compute thread only.
         """
+        return self._first_token[0]
+
+    @property
+    def windows(self) -> dict[int, int]:
+        """How many keys a row sees in those blocks where it does not see all: the family's masks say so.
+
+        Runs one token through the span. Compute thread only.
+        """
+        config = self.model.config
+        named = (getattr(config, name, None) for name in _WINDOW_NAMES)
+        candidates = {number for number in named if isinstance(number, int) and number > 0}
+        found = {layer: mask.find_window(candidates) for layer, mask in self._first_token[1].items()}
+        return {layer: window for layer, window in found.items() if window}
+
+    @cached_property
+    def _first_token(self) -> tuple[list[Pair], dict[int, RaggedMask]]:
         pool = KVPool(PAGE_TOKENS * len(self.span))
         cache = pool.open(self.span)
         pool.begin_write(cache, 0, 1)
-        self.run([Chunk(cache, self.span, 0, torch.zeros(1, self.hidden_size))])
-        return pool.export_pages(cache, 1)
+        batch = RaggedBatch([Chunk(cache, self.span, 0, torch.zeros(1, self.hidden_size))])
+        self._run(batch)
+        cache.used = 1
+        return pool.export_pages(cache, 1), batch.masks
 
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """Run all `chunks` as one batch; return [tokens, hidden] for each, in their order, on the CPU.
@@ -111,18 +141,20 @@ class SpanModel:
         Their keys and values are cached, and each cache's `used` is set. Raises whatever the model raises;
         what the chunks' caches hold above their positions is then undefined, and not counted as used.
         """
-        with torch.inference_mode():
-            batch = RaggedBatch(chunks)
-            batch.hidden = batch.hidden.to(self.device, self.dtype)
-            with running_batch(batch):
-                cache = {self._cache_keyword: RaggedCache(batch, self._sliding)}
-                position_ids = batch.position_ids.to(self.device)
-                self.model(inputs_embeds=batch.hidden, position_ids=position_ids, use_cache=True, **cache)
-            output = batch.hidden[0].cpu()
+        batch = RaggedBatch(chunks)
+        output = self._run(batch)
         found = {place.chunk: output[place.first : place.last] for place in batch.places}
         for chunk in chunks:
             chunk.cache.used = chunk.end
         return [found[chunk] for chunk in chunks]
+
+    def _run(self, batch: RaggedBatch) -> Tensor:
+        with torch.inference_mode(), running_batch(batch):
+            batch.hidden = batch.hidden.to(self.device, self.dtype)
+            cache = {self._cache_keyword: RaggedCache(batch, self._sliding)}
+            position_ids = batch.position_ids.to(self.device)
+            self.model(inputs_embeds=batch.hidden, position_ids=position_ids, use_cache=True, **cache)
+            return batch.hidden[0].cpu()
 
 
 def find_blocks(model: PreTrainedModel) -> nn.ModuleList:
@@ -146,18 +178,6 @@ def layer_types(config: PretrainedConfig) -> list[str]:
             f" {', '.join(foreign) or 'keys and values in common'}"
         )
     return list(kinds)
-
-
-def _steady_positions(config: PretrainedConfig) -> int | None:
-    """Return the original length of a rope that changes with the longest session of a batch, else None."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    nested = [kind for kind in rope.values() if isinstance(kind, dict)]
-    limits = [
-        int(kind.get("original_max_position_embeddings") or config.max_position_embeddings)
-        for kind in nested or [rope]
-        if any(name in str(kind.get("rope_type")) for name in _BATCH_DEPENDENT_ROPE)
-    ]
-    return min(limits, default=None)
 
 
 def _first_of(output: Any) -> Any:

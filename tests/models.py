@@ -54,18 +54,92 @@ _FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 FAMILIES = tuple(_FAMILIES)
 
+WINDOW = 16
+"""Keys that a row of a further family's local blocks sees."""
+_EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_ROUTED: dict[str, Any] = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 32,
+}
+_LATENT: dict[str, Any] = {
+    "kv_lora_rank": 16,
+    "q_lora_rank": 24,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 12,
+    "num_key_value_heads": 8,
+}
+_LOCAL: dict[str, Any] = {
+    "head_dim": 16,
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+}
+_FALCON: dict[str, Any] = {"alibi": False, "bias": False, "new_decoder_architecture": False}
+# What asks something else of attention, or of the weights' names, than FAMILIES do: the model type, and how
+# its configuration differs from _SMALL.
+_FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral": ("mistral", {"sliding_window": WINDOW}),
+    "mixtral": ("mixtral", {"sliding_window": None, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "falcon": ("falcon", _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-multi-query": ("falcon", _FALCON | {"multi_query": True, "parallel_attn": True}),
+    "falcon-alibi": (
+        "falcon",
+        _FALCON | {"multi_query": False, "alibi": True, "parallel_attn": False, "bias": True},
+    ),
+    "gemma3": ("gemma3_text", _LOCAL | {"query_pre_attn_scalar": 16, "tie_word_embeddings": True}),
+    "gemma2": (
+        "gemma2",
+        _LOCAL
+        | {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 30.0},
+    ),
+    "gpt-oss": (
+        "gpt_oss",
+        {"head_dim": 16, "sliding_window": WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "qwen3-moe": ("qwen3_moe", _EXPERTS | {"head_dim": 16, "decoder_sparse_step": 1, "mlp_only_layers": []}),
+    "deepseek-v3": ("deepseek_v3", _ROUTED | _LATENT),
+    "llama4": (
+        "llama4_text",
+        {
+            "head_dim": 16,
+            "intermediate_size_mlp": 96,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 1,
+            "attention_chunk_size": WINDOW,
+            "interleave_moe_layer_step": 2,
+        },
+    ),
+    "phi3": ("phi3", {}),
+    "olmo2": ("olmo2", {}),
+    "granite": ("granite", {"attention_multiplier": 0.35}),
+    "glm4-moe": ("glm4_moe", _ROUTED | {"head_dim": 16}),
+    "gpt-neox": ("gpt_neox", {}),
+    "gpt2": ("gpt2", {}),
+}
+_FAMILIES |= {name: (kind, _SMALL | settings) for name, (kind, settings) in _FURTHER.items()}
+FURTHER_FAMILIES = tuple(_FURTHER)
+_SEEDS = {"gemma3": 8, "phi3": 8}
+"""Other seeds than SEED, for families whose two best tokens would come too close somewhere in the tests."""
+
 
 def make_config(family: str, **overrides: Any) -> PretrainedConfig:
-    """Return the configuration of a small model of `family`, one of FAMILIES or a transformers model type."""
+    """Return the configuration of a small model of `family`: one of these, or a model type."""
     model_type, settings = _FAMILIES.get(family, (family, _SMALL))
     config: PretrainedConfig = AutoConfig.for_model(model_type, **(settings | overrides))
     return config
 
 
-def random_model(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Return a causal language model with random weights drawn from SEED, in evaluation mode."""
+def random_model(
+    config: PretrainedConfig, dtype: torch.dtype = torch.float32, seed: int = SEED
+) -> PreTrainedModel:
+    """Return a causal language model with random weights drawn from `seed`, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, attn_implementation="eager", dtype=torch.float32
         )
@@ -94,6 +168,6 @@ def make_model(
     It is one file; several with an index if it is larger than `max_shard_size`.
     """
     path = directory / family
-    model = random_model(make_config(family, **overrides), dtype)
+    model = random_model(make_config(family, **overrides), dtype, _SEEDS.get(family, SEED))
     model.save_pretrained(path, max_shard_size=max_shard_size)
     return path

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from transformers.models.bloom.modeling_bloom import BloomAttention, _get_alibi_slopes, dropout_add
 
 from server.adapters import Adapter
-from server.attention import RaggedMask, current_batch
+from server.attention import current_batch
 from server.attention_kernels import Options
+from server.attention_masks import RaggedMask
 from swarm.errors import ConfigError
 
 

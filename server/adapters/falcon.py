@@ -17,8 +17,9 @@ from transformers.models.falcon.modeling_falcon import (
 )
 
 from server.adapters import Adapter
-from server.attention import RaggedMask, current_batch
+from server.attention import current_batch
 from server.attention_kernels import Options
+from server.attention_masks import RaggedMask
 
 
 class RaggedFalconAttention(nn.Module):

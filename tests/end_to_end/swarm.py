@@ -173,7 +173,8 @@ class BlockServer(Peer):
         self._model = model
         self._initial_peers = initial_peers
         spill = SpillStore(offer.spill_bytes, Path(tempfile.gettempdir())) if offer.spill_bytes else None
-        self.pool = KVPool(offer.room_tokens * len(self.span), spill_to=spill)
+        windows = model.span(self.span).windows
+        self.pool = KVPool(offer.room_tokens * len(self.span), spill_to=spill, windows=windows)
 
     async def open(self, stack: AsyncExitStack) -> None:
         self.transport = await stack.enter_async_context(open_transport())

@@ -8,8 +8,9 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
-from server.attention import ATTENTION, Chunk, RaggedBatch, RaggedCache, RaggedMask, running_batch
+from server.attention import ATTENTION, Chunk, RaggedBatch, RaggedCache, running_batch
 from server.attention_kernels import Options, Rows, Visible, attend_rows, attend_sessions
+from server.attention_masks import RaggedMask
 from server.kv_cache import KVPool
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span

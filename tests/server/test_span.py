@@ -224,9 +224,3 @@ def test_the_layout_of_the_kv_cache_is_that_of_one_token(llama: Path) -> None:
     layout = load(llama, Span(1, 4), torch.bfloat16).kv_layout()
     assert [(keys.shape, values.shape) for keys, values in layout] == [((2, 1, 8), (2, 1, 8))] * 3
     assert {half.dtype for pair in layout for half in pair} == {torch.bfloat16}
-
-
-def test_rope_that_depends_on_the_batch_limits_positions() -> None:
-    rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
-    model = random_base(make_config("llama", rope_parameters=rope, max_position_embeddings=128))
-    assert SpanModel(model, Span(0, 6)).max_positions == 128
