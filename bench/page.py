@@ -8,6 +8,7 @@ from bench.report import Found, machine
 
 BAR_PX, ROW_PX, LABEL_PX, WIDTH_PX = 16, 30, 130, 640
 MAX_SHARE = 2.0
+NOTES = "\n## Notes\n"
 HEAD = """# Benchmarks
 
 Every figure is the median of interleaved pairs: baseline and candidate ran in turn, in one run, on one
@@ -21,7 +22,16 @@ def write_page(path: str, results: Sequence[Found]) -> None:
     page = Path(path)
     chart = page.with_suffix(".svg")
     chart.write_text(draw(results), encoding="utf-8")
-    page.write_text(_page(results, chart.name), encoding="utf-8")
+    notes = _notes_of(page)
+    page.write_text(_page(results, chart.name) + notes, encoding="utf-8")
+
+
+def _notes_of(page: Path) -> str:
+    """What people have written at the end of the page, under NOTES: it stays."""
+    if not page.exists():
+        return ""
+    _, title, notes = page.read_text(encoding="utf-8").partition(NOTES)
+    return title + notes
 
 
 def _page(results: Sequence[Found], chart: str) -> str:

@@ -42,6 +42,16 @@ def test_a_page_has_a_row_for_each_result_and_a_chart_that_can_be_drawn(tmp_path
     assert len(set(bars)) == 2, "what is met has another colour than what is not"
 
 
+def test_what_people_wrote_under_a_page_stays(tmp_path: Path) -> None:
+    write_page(str(tmp_path / "page.md"), [FAST, SLOW])
+    with (tmp_path / "page.md").open("a", encoding="utf-8") as file:
+        file.write("\n## Notes\n\nWhy it is so.\n")
+    write_page(str(tmp_path / "page.md"), [FAST])
+    again = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "`slow`" not in again
+    assert again.endswith("\n## Notes\n\nWhy it is so.\n")
+
+
 @pytest.mark.parametrize("arguments", [["speed"], ["hop", "--pairs", "0"], ["all", "--pairs", "1001"]])
 def test_a_mistake_is_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
