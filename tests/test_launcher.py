@@ -68,6 +68,7 @@ class Launcher:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=obey_interrupts,
         )
 
     def run(self, *arguments: str, command: str = "murmur") -> tuple[int, str, str]:
@@ -94,6 +95,11 @@ class Launcher:
         process = self.start("demo")
         wait_until(lambda: len(self.pip_calls()) > already)
         return process
+
+
+def obey_interrupts() -> None:
+    """A test run in the background ignores Ctrl-C, and what a shell was told to ignore it cannot trap."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until(is_done: Callable[[], bool]) -> None:
