@@ -11,7 +11,7 @@ from swarm.wire.records import BadRecord, ServerRecord, open_record
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 3.0
+POLL_S = 2.0  # a server that joins is to be used within 5 s, look-up and first bind included
 MAX_SERVERS = 4096
 
 FindServers = Callable[[str], Awaitable[Collection[ServerRecord]]]
