@@ -411,11 +411,13 @@ async def test_who_knows_a_session_id_can_neither_read_nor_write_nor_end_the_ses
 
 async def test_one_peer_gets_so_many_streams_and_no_more(target: Target) -> None:
     async with attack(target) as attacker:
-        streams = [await attacker.chain(None) for _ in range(MAX_STREAMS_PER_PEER)]
+        controls = [await attacker.control() for _ in range(MAX_STREAMS_PER_PEER)]
+        for control in controls:  # streams arrive in any order: these are answered before another is opened
+            await control.vitals()
         late = [await attacker.chain(None) for _ in range(44)]
         assert [await refusal_on(stream) for stream in late] == ["busy"] * 44
-        for stream in streams:
-            stream.close()
+        for control in controls:
+            control.stream.close()
         async with asyncio.timeout(ANSWER_S):
             while await refusal_on(await attacker.chain(attacker.hello(bytes(16)))) != "unknown_session":
                 pass
