@@ -1,5 +1,6 @@
-"""Storage: what must survive a restart. Imports none of the other packages.
+"""Storage: what must survive a restart, in one SQLite file. Imports none of the other packages.
 
-Not built yet. Planned: database (engine, pragmas, migrations), schema, quotas
-(reserve, settle, remaining); one use case = one function = one transaction.
+`database` opens the file (lock, migrations, engines) and runs transactions; `schema` says what is in it.
+Everything else is use cases: functions of a connection, each of which is one transaction when given to
+`Database.write`.
 """

@@ -1,0 +1,62 @@
+"""Engines on the store's file, each set up for one purpose.
+
+SQLAlchemy's defaults lose updates on SQLite: the driver begins transactions by itself, late and deferred.
+Here the driver begins none, and every transaction begins as what it is: IMMEDIATE where it may write.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
+
+BUSY_MS = 5000
+NUM_READERS = 4
+
+
+def writing_engine(path: Path) -> Engine:
+    """One connection, whose transactions hold the write lock from their first moment."""
+    engine = _engine(path, num_connections=1)
+    _set_up(engine, "BEGIN IMMEDIATE", foreign_keys="ON", query_only="OFF")
+    return engine
+
+
+def reading_engine(path: Path) -> Engine:
+    """A few connections that never wait for a writer, and can write nothing."""
+    engine = _engine(path, num_connections=NUM_READERS)
+    _set_up(engine, "BEGIN", foreign_keys="ON", query_only="ON")
+    return engine
+
+
+def _engine(path: Path, *, num_connections: int) -> Engine:
+    return create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=num_connections,
+        max_overflow=0,
+        connect_args={"check_same_thread": False},
+    )
+
+
+def migrating_engine(path: Path) -> Engine:
+    """For alembic alone: rebuilding a parent table with foreign keys on would empty its children."""
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    _set_up(engine, "BEGIN IMMEDIATE", foreign_keys="OFF", query_only="OFF")
+    return engine
+
+
+def _set_up(engine: Engine, begin: str, **pragmas: str) -> None:
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute("PRAGMA secure_delete=ON")  # what people have deleted leaves no bytes
+        for name, value in pragmas.items():
+            cursor.execute(f"PRAGMA {name}={value}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)

@@ -1,0 +1,30 @@
+"""What can go wrong with the store; every message is a sentence that may be shown to an operator."""
+
+
+class StorageError(Exception):
+    """Base of all errors of this package."""
+
+
+class StoreInUse(StorageError):
+    """Another bot process holds this store."""
+
+
+class StoreTooNew(StorageError):
+    """A newer version of Murmur has written this store."""
+
+
+class StoreUnusable(StorageError):
+    """The file cannot be opened, read or written: full disk, read-only, damaged."""
+
+
+class StoreBusy(StorageError):
+    """Too much waits to be written, or another process kept the store locked for too long."""
+
+
+class QuotaExceeded(StorageError):
+    """The account cannot pay for this turn."""
+
+    def __init__(self, available: int, needed: int) -> None:
+        super().__init__(f"{needed} credits are needed and {available} are available")
+        self.available = available
+        self.needed = needed

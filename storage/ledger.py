@@ -1,0 +1,246 @@
+"""What accounts may spend and have spent. Each function is one transaction for `Database.write` or `read`.
+
+The ledger is append-only and the balance is its sum. A turn reserves what it may cost at most, says now and
+then what it has cost so far, and settles once. Every change of an account is one guarded UPDATE: what it
+cannot pay for changes nothing, whoever else is at it.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_or
+
+from storage.amounts import DAY_MS, Rates, affordable_tokens, charge, grant, next_period_ms, period_of
+from storage.errors import QuotaExceeded
+from storage.schema import account, forgotten, hold, ledger
+
+DAILY = "daily"
+CHARGE = "charge"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody on a platform, as that platform names them."""
+
+    platform: str
+    external_id: str
+
+    def hashed(self, key: bytes) -> bytes:
+        """What is kept of a person who is forgotten: no name without the key."""
+        return hmac.digest(key, f"{self.platform}\0{self.external_id}".encode(), hashlib.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a turn asks for: tokens to read that are new to the session, and how many to write at most."""
+
+    turn_id: str
+    prefill_tokens: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a turn has got. `max_new_tokens` may be fewer than it asked for."""
+
+    amount: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an account stands, in credits."""
+
+    balance: int
+    held: int
+    used_today: int
+    next_grant_ms: int
+
+
+def open_account(connection: Connection, person: Person, rates: Rates, key: bytes, now_ms: int) -> int:
+    """The account of `person`, made if need be, with today's grant. Returns its id."""
+    values = {"platform": person.platform, "external_id": person.external_id, "created_at": now_ms}
+    connection.execute(insert_or(account).values(values).on_conflict_do_nothing())
+    where = (account.c.platform == person.platform) & (account.c.external_id == person.external_id)
+    account_id, balance = (connection.execute(select(account.c.id, account.c.balance).where(where))).one()
+    period = period_of(now_ms)
+    kept = select(forgotten.c.granted).where(
+        forgotten.c.account_hash == person.hashed(key), forgotten.c.period == period
+    )
+    already = connection.scalar(kept) or 0
+    _credit(connection, account_id, DAILY, grant(rates, balance, already), now_ms, period=period)
+    return int(account_id)
+
+
+def adjust(connection: Connection, account_id: int, amount: int, kind: str, now_ms: int) -> int:
+    """Give (or take, down to what is held) credits; returns the new balance. Raises QuotaExceeded."""
+    row = connection.execute(
+        update(account)
+        .where(account.c.id == account_id, account.c.balance + amount >= account.c.held)
+        .values(balance=account.c.balance + amount)
+        .returning(account.c.balance)
+    )
+    balance = row.scalar_one_or_none()
+    if balance is None:
+        raise QuotaExceeded(_available(connection, account_id), -amount)
+    connection.execute(insert(ledger).values(account_id=account_id, kind=kind, amount=amount, at=now_ms))
+    return int(balance)
+
+
+def reserve(
+    connection: Connection, account_id: int, turn: Turn, rates: Rates, boot: str, expires_ms: int
+) -> Reservation:
+    """Hold what `turn` may cost at most, or as much as is left. Raises QuotaExceeded if that is too little.
+
+    A turn that has its hold already gets it again.
+    """
+    held = connection.scalar(select(hold.c.amount).where(hold.c.turn_id == turn.turn_id))
+    if held is not None:
+        return Reservation(held, _new_tokens_of(rates, held, turn))
+    available = _available(connection, account_id)
+    new_tokens = affordable_tokens(
+        rates, available, prefill_tokens=turn.prefill_tokens, max_new_tokens=turn.max_new_tokens
+    )
+    wanted = new_tokens or min(rates.least_new_tokens, turn.max_new_tokens)
+    amount = charge(rates, new_tokens=wanted, prefill_tokens=turn.prefill_tokens)
+    if not new_tokens:
+        raise QuotaExceeded(available, amount)
+    connection.execute(
+        insert(hold).values(
+            turn_id=turn.turn_id, account_id=account_id, amount=amount, boot=boot, expires_at=expires_ms
+        )
+    )
+    connection.execute(update(account).where(account.c.id == account_id).values(held=account.c.held + amount))
+    return Reservation(amount, new_tokens)
+
+
+def heartbeat(connection: Connection, turn_id: str, spent: int, expires_ms: int) -> bool:
+    """Note what a turn has cost so far, never less than before; False if its hold is gone."""
+    found = connection.execute(
+        update(hold)
+        .where(hold.c.turn_id == turn_id)
+        .values(spent=func.max(hold.c.spent, func.min(hold.c.amount, spent)), expires_at=expires_ms)
+    )
+    return bool(found.rowcount)
+
+
+def settle(connection: Connection, turn_id: str, spent: int, now_ms: int) -> int | None:
+    """Charge a turn what it has cost, at most its hold, and give the rest back.
+
+    Returns the charge; None if the turn has no hold any more, as when it was settled before.
+    """
+    row = (
+        connection.execute(
+            delete(hold).where(hold.c.turn_id == turn_id).returning(hold.c.account_id, hold.c.amount)
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    account_id, amount = row
+    charged = max(0, min(spent, amount))
+    connection.execute(
+        update(account)
+        .where(account.c.id == account_id)
+        .values(balance=account.c.balance - charged, held=account.c.held - amount)
+    )
+    if charged:
+        connection.execute(
+            insert(ledger).values(
+                account_id=account_id, kind=CHARGE, amount=-charged, turn_id=turn_id, at=now_ms
+            )
+        )
+    return int(charged)
+
+
+def settle_dead(connection: Connection, boot: str, now_ms: int) -> list[str]:
+    """Settle, at its last heartbeat, every hold of another boot. Only the lock's holder may ask for this.
+
+    Returns the turns, whose half messages are to be finished.
+    """
+    return _settle_all(connection, select(hold.c.turn_id, hold.c.spent).where(hold.c.boot != boot), now_ms)
+
+
+def settle_expired(connection: Connection, now_ms: int) -> list[str]:
+    """Settle, at its last heartbeat, every hold that was not heard of in time; returns the turns."""
+    late = select(hold.c.turn_id, hold.c.spent).where(hold.c.expires_at < now_ms)
+    return _settle_all(connection, late, now_ms)
+
+
+def standing(connection: Connection, account_id: int, now_ms: int) -> Standing:
+    """How an account stands."""
+    today_ms = next_period_ms(now_ms) - DAY_MS
+    used = select(func.coalesce(-func.sum(ledger.c.amount), 0)).where(
+        ledger.c.account_id == account_id, ledger.c.kind == CHARGE, ledger.c.at >= today_ms
+    )
+    balance, held = (
+        connection.execute(select(account.c.balance, account.c.held).where(account.c.id == account_id))
+    ).one()
+    return Standing(balance, held, connection.scalar(used) or 0, next_period_ms(now_ms))
+
+
+def forget(connection: Connection, account_id: int, key: bytes, now_ms: int) -> None:
+    """Delete an account, its ledger and its holds; what is left keeps today's grant from coming twice."""
+    row = (connection.execute(select(account).where(account.c.id == account_id))).one()
+    period, hashed = period_of(now_ms), Person(row.platform, row.external_id).hashed(key)
+    granted = select(func.coalesce(func.sum(ledger.c.amount), 0)).where(
+        ledger.c.account_id == account_id, ledger.c.kind == DAILY, ledger.c.period == period
+    )
+    before = select(forgotten.c.granted).where(
+        forgotten.c.account_hash == hashed, forgotten.c.period == period
+    )
+    given = (connection.scalar(granted) or 0) + (connection.scalar(before) or 0)
+    values = {"period": period, "granted": given, "banned_until": row.banned_until}
+    connection.execute(
+        insert_or(forgotten)
+        .values(account_hash=hashed, **values)
+        .on_conflict_do_update(index_elements=[forgotten.c.account_hash], set_=values)
+    )
+    for table in (hold, ledger):
+        connection.execute(delete(table).where(table.c.account_id == account_id))
+    connection.execute(delete(account).where(account.c.id == account_id))
+
+
+def check(connection: Connection) -> list[str]:
+    """Compare every account with its ledger and its holds; returns a sentence for each that is wrong."""
+    sums = [
+        select(func.coalesce(func.sum(table.c.amount), 0)).where(table.c.account_id == account.c.id)
+        for table in (ledger, hold)
+    ]
+    rows = connection.execute(
+        select(account.c.id, account.c.balance, account.c.held, *(each.scalar_subquery() for each in sums))
+    )
+    return [
+        f"account {number}: balance {balance}, ledger {booked}; held {held}, holds {holds}"
+        for number, balance, held, booked, holds in rows
+        if (balance, held) != (booked, holds)
+    ]
+
+
+def _credit(
+    connection: Connection, account_id: int, kind: str, amount: int, now_ms: int, *, period: str
+) -> None:
+    """Add credits once a period, whoever asks how often."""
+    values = {"account_id": account_id, "kind": kind, "amount": amount, "period": period, "at": now_ms}
+    added = connection.execute(insert_or(ledger).values(values).on_conflict_do_nothing())
+    if added.rowcount:
+        connection.execute(
+            update(account).where(account.c.id == account_id).values(balance=account.c.balance + amount)
+        )
+
+
+def _available(connection: Connection, account_id: int) -> int:
+    left = select(account.c.balance - account.c.held).where(account.c.id == account_id)
+    return int((connection.execute(left)).scalar_one())
+
+
+def _settle_all(connection: Connection, which: Select[str, int], now_ms: int) -> list[str]:
+    rows = (connection.execute(which)).all()
+    for turn_id, spent in rows:
+        settle(connection, turn_id, spent, now_ms)
+    return [turn_id for turn_id, _ in rows]
+
+
+def _new_tokens_of(rates: Rates, amount: int, turn: Turn) -> int:
+    return amount - charge(rates, new_tokens=1, prefill_tokens=turn.prefill_tokens) + 1

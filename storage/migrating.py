@@ -1,0 +1,74 @@
+"""Bring a store up to this version's schema, or refuse it. Called once, under the instance lock."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from storage.engines import migrating_engine
+from storage.errors import StoreTooNew, StoreUnusable
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrate(path: Path) -> None:
+    """Upgrade the store at `path`, which need not exist yet; what is upgraded is copied beside it before.
+
+    Raises StoreTooNew, or StoreUnusable if an upgrade would break references between tables.
+    """
+    engine = migrating_engine(path)
+    try:
+        with engine.begin() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+            if current == _newest():
+                return
+            _check_known(path, current)
+        if current is not None:
+            _copy_aside(path, current)
+        with engine.begin() as connection:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            _check_references(connection)
+    finally:
+        engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _newest() -> str | None:
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _check_known(path: Path, revision: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise StoreTooNew(
+            f"{path} was written by a newer Murmur (schema {revision}): install that, or restore a backup"
+        )
+
+
+def _copy_aside(path: Path, revision: str) -> None:
+    """Keep the store as it was, through SQLite's backup, which sees what the WAL still holds."""
+    target = path.with_name(f"{path.name}.before-{revision}")
+    partial = target.with_name(target.name + ".part")
+    with sqlite3.connect(path) as source, sqlite3.connect(partial) as copy:
+        source.backup(copy)
+    copy.close()
+    source.close()
+    shutil.move(partial, target)
+
+
+def _check_references(connection: Connection) -> None:
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if broken is not None:
+        raise StoreUnusable(f"the upgrade would break what {broken[0]} refers to; nothing was changed")

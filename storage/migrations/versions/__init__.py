@@ -1,0 +1,1 @@
+"""Released schemas, oldest first."""
