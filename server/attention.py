@@ -42,13 +42,15 @@ _HARMLESS = frozenset({"position_ids", "use_cache", "cache_position", "is_causal
 class Chunk:
     """Tokens of one session that pass a span in one batch.
 
-    `hidden` [tokens, hidden] are the inputs of block `span.start` at positions from `position` on.
+    `hidden` [tokens, hidden] are the inputs of block `span.start` at positions from `position` on. Those of a
+    session that `is_long` are rotated as in a sequence beyond the original length of `longrope`.
     """
 
     cache: SessionCache
     span: Span
     position: int
     hidden: Tensor
+    is_long: bool = False
 
     @property
     def end(self) -> int:
@@ -95,6 +97,11 @@ class RaggedBatch:
     def position_ids(self) -> Tensor:
         """Positions of all tokens in their own sessions, `[1, tokens]`."""
         return _ranges((chunk.position, chunk.end) for chunk in self.chunks)[None]
+
+    @cached_property
+    def long_rows(self) -> Tensor:
+        """Rows of sessions that are long, among all rows."""
+        return _ranges((place.first, place.last) for place in self.places if place.chunk.is_long)
 
     def enter(self, block: int) -> Segment:
         """Choose the rows that pass `block`, and remember the choice for its attention."""

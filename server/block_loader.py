@@ -7,18 +7,27 @@ plus one block.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from server.adapters import find_adapter
+from server.quantization import (
+    matrix_bytes,
+    place_stored,
+    planned_bytes,
+    quantize,
+    resolve_quantization,
+)
+from server.resources import give_back_memory
 from swarm.checkpoint import Checkpoint
 from swarm.checkpoint.conversion import Conversion, assign
 from swarm.checkpoint.digests import Progress
 from swarm.checkpoint.dtypes import resolve_dtype
+from swarm.checkpoint.prequantized import stored_of
 from swarm.checkpoint.skeleton import (
     MALFORMED,
     PassThrough,
@@ -35,10 +44,8 @@ from swarm.wire.blocks import Span
 
 logger = logging.getLogger(__name__)
 
-QUANTIZATIONS = ("none", "int8", "nf4")
-
-QUANTIZED_BYTES = {"int8": 1.01, "nf4": 0.57}
-"""Bytes per element of a quantized matrix: codes, and a scale per row (int8) or per 64 elements (nf4)."""
+MAX_FULL_SHARE = 0.1
+"""Of the numbers in a quantized block: if more stay as they are, the person should know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +82,21 @@ def load_span(
 ) -> PreTrainedModel:
     """Load the blocks of `span`; foreign blocks are `PassThrough`, ends `Neutral`, buffers recomputed.
 
-    `progress` hears what goes on, with bytes done and in total. Raises ConfigError if the
-    span is outside of the model, a tensor is missing, left over or of the wrong shape, or the family cannot
-    be split.
+    Weights that the checkpoint stores quantized stay as they are. `progress` hears what goes on, with bytes
+    done and in total. Raises ConfigError if the span is outside of the model, a tensor is missing, left over
+    or of the wrong shape, the family cannot be split, or it cannot be held in `quantization`.
     """
     if span.end > checkpoint.num_blocks:
         raise ConfigError(
             f"{checkpoint.name} has blocks 0:{checkpoint.num_blocks}; {span} is outside of them"
         )
-    _check_quantization(quantization)
+    quantization = resolve_quantization(checkpoint, quantization)
     skeleton = build_skeleton(checkpoint.config, resolve_dtype(checkpoint, dtype, device))
     conversion = Conversion(skeleton, checkpoint.tensor_names())
     loading = _Loading(checkpoint, skeleton, conversion, device, quantization, progress)
     checkpoint.fetch(loading.names(span), progress)
+    if quantization != "none":
+        _say_what_stays_full(skeleton, span, _quantized_bytes(checkpoint, skeleton, quantization))
     _keep_only(skeleton, span)
     _fill(loading, span)
     base = skeleton.base
@@ -101,11 +110,27 @@ def load_span(
 
 def block_size(checkpoint: Checkpoint, dtype: str | torch.dtype, quantization: str = "none") -> BlockSize:
     """Tell what one block takes in memory, from the config alone; where blocks differ, the largest counts."""
-    _check_quantization(quantization)
+    quantization = resolve_quantization(checkpoint, quantization)
     resolved = resolve_dtype(checkpoint, dtype, "cpu")
     skeleton = build_skeleton(checkpoint.config, resolved)
-    weight_bytes = max(_weight_bytes(block, quantization) for block in skeleton.layers)
+    quantized = _quantized_bytes(checkpoint, skeleton, quantization)
+    weight_bytes = max(_weight_bytes(block, quantized) for block in skeleton.layers)
     return BlockSize(weight_bytes, _kv_bytes_per_token(skeleton, resolved))
+
+
+def _quantized_bytes(checkpoint: Checkpoint, skeleton: Skeleton, quantization: str) -> dict[int, int]:
+    """What quantized weights will take, by the ids of their parameters in `skeleton`."""
+    if quantization == "none":
+        return {}
+    if stored_of(checkpoint.config) is None:
+        return planned_bytes(skeleton.layers, quantization)
+    conversion = Conversion(skeleton, checkpoint.tensor_names())
+    weights = dict(skeleton.model.named_parameters())
+    return {
+        id(weights[name]): matrix_bytes(shape, quantization, is_nested="nested_absmax" in parts)
+        for name, parts in conversion.stored_parts().items()
+        if len(shape := conversion.shape_of(name)) == 2
+    }
 
 
 def _keep_only(skeleton: Skeleton, span: Span) -> None:
@@ -128,75 +153,41 @@ def _fill(loading: "_Loading", span: Span) -> None:
         for index in range(span.start, span.end)
     ]
     for done, index in enumerate(range(span.start, span.end), start=1):
-        expected = loading.conversion.block_parameters(index)
-        tensors = loading.checkpoint.read(loading.conversion.block_names(index))
-        parameters = loading.conversion.convert(tensors, expected)
-        del tensors
-        is_plain = loading.quantization == "none"
-        assign(loading.skeleton.model, parameters, loading.device if is_plain else "cpu")
-        if not is_plain:
-            _quantize(loading.skeleton.layers[index], loading.quantization, loading.device)
+        _place(loading, index, loading.checkpoint.read(loading.conversion.block_names(index)))
+        if loading.quantization != "none":
+            give_back_memory()  # full weights leave holes: without this, nf4 took 4.6 times its size
         if loading.progress is not None:
             loading.progress("loading", sum(sizes[:done]), sum(sizes))
 
 
-def _quantize(block: nn.Module, quantization: str, device: torch.device | str) -> None:
-    """Replace a block's linear layers by quantized ones on `device`; all other weights stay as they are."""
-    layers = _quantized_layers()
-    quantized = _to_int8 if quantization == "int8" else _to_nf4
-    for name, linear in list(block.named_modules()):
-        if isinstance(linear, nn.Linear):
-            block.set_submodule(name, quantized(layers, linear, device))
-    block.to(device)
+def _place(loading: "_Loading", index: int, tensors: dict[str, Tensor]) -> None:
+    """Put the tensors of block `index` into the model, quantized if that is asked for."""
+    conversion, model, block = loading.conversion, loading.skeleton.model, loading.skeleton.layers[index]
+    matrices = conversion.take_stored(tensors)
+    parameters = conversion.convert(tensors, conversion.block_parameters(index) - matrices.keys())
+    is_full = loading.quantization == "none" or conversion.stored is not None
+    assign(model, parameters, loading.device if is_full else "cpu")
+    for name, matrix in matrices.items():
+        assert conversion.stored is not None
+        place_stored(model, name, matrix, conversion.stored, loading.device)
+    if not is_full:
+        quantize(block, loading.quantization, loading.device)
 
 
-def _quantized_layers() -> Any:
-    """Import bitsandbytes. Raises ConfigError if it does not run on this machine."""
-    try:
-        import bitsandbytes
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ConfigError("bitsandbytes does not run here; leave --quantization out") from error
-    # It says at every step of every layer that LLM.int8() computes in fp16.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    return bitsandbytes.nn
+def _say_what_stays_full(skeleton: Skeleton, span: Span, quantized: Mapping[int, int]) -> None:
+    """Warn if much of a block cannot be quantized: some families keep weights in layouts of their own."""
+    weights = list(skeleton.layers[span.start].parameters())
+    total = sum(weight.numel() for weight in weights)
+    full = sum(weight.numel() for weight in weights if id(weight) not in quantized)
+    if full > MAX_FULL_SHARE * total:
+        share, kept_in = 100 * full / total, str(skeleton.model.dtype).removeprefix("torch.")
+        logger.warning("%.0f %% of a block's weights are not quantized but stay in %s", share, kept_in)
 
 
-def _to_int8(layers: Any, linear: nn.Linear, device: torch.device | str) -> nn.Module:
-    """Quantize by LLM.int8() (arXiv 2208.07339): outliers above 6 are computed in fp16."""
-    sizes = (linear.in_features, linear.out_features, linear.bias is not None)
-    made = layers.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0, device="meta")
-    made.weight = layers.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
-    made.bias = linear.bias
-    placed: nn.Module = made.to(device)  # quantizes
-    # Else the first step would move the codes out of the weight, away from a copy that shares it.
-    made.init_8bit_state()
-    return placed
-
-
-def _to_nf4(layers: Any, linear: nn.Linear, device: torch.device | str) -> nn.Module:
-    """Quantize to the 4-bit code of QLoRA (arXiv 2305.14314), with one scale per 64 weights."""
-    sizes = (linear.in_features, linear.out_features, linear.bias is not None)
-    dtype = linear.weight.dtype
-    made = layers.Linear4bit(*sizes, compute_dtype=dtype, quant_type="nf4", device="meta")
-    made.weight = layers.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
-    made.bias = linear.bias
-    placed: nn.Module = made.to(device)  # quantizes
-    return placed
-
-
-def _check_quantization(quantization: str) -> None:
-    if quantization not in QUANTIZATIONS:
-        raise ConfigError(f"{quantization!r} is no quantization; use none, int8 or nf4")
-
-
-def _weight_bytes(block: nn.Module, quantization: str) -> int:
-    """Add up a block's weights; quantization concerns the matrices of its linear layers."""
-    matrices = {id(module.weight) for module in block.modules() if isinstance(module, nn.Linear)}
+def _weight_bytes(block: nn.Module, quantized: Mapping[int, int]) -> int:
+    """Add up a block's weights; `quantized` tells, by their ids, what some of them will take instead."""
     return sum(
-        int(weight.numel() * QUANTIZED_BYTES[quantization])
-        if quantization != "none" and id(weight) in matrices
-        else weight.numel() * weight.element_size()
-        for weight in block.parameters()
+        quantized.get(id(weight), weight.numel() * weight.element_size()) for weight in block.parameters()
     )
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -21,6 +20,7 @@ from server.kv_spill import SpillStore
 from server.own_speed import measured
 from server.placement import must_plan_again, plan_num_blocks, plan_span
 from server.probe import probe
+from server.quantization import Quantization, resolve_quantization
 from server.resources import free_memory_bytes
 from server.serving import Serving, open_chain
 from server.span import SpanModel
@@ -60,7 +60,7 @@ class Options:
     num_blocks: int | None = None
     device: str = "auto"
     dtype: str = "auto"
-    quantization: Literal["none", "int8", "nf4"] = "none"
+    quantization: Quantization = "none"
     kv_tokens: int | None = None
     identity: Path | None = None
     host_maddrs: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
@@ -111,7 +111,7 @@ def _announced(checkpoint: Checkpoint, options: Options, device: torch.device) -
         checkpoint.fingerprint,
         Span(0, 1),
         dtype,
-        options.quantization,
+        resolve_quantization(checkpoint, options.quantization),
         options.public_name,
         checkpoint.title,
         checkpoint.num_blocks,
@@ -196,8 +196,9 @@ def _device(name: str) -> torch.device:
 
 def _open(options: Options, device: torch.device, say: Say) -> tuple[Checkpoint, int]:
     """The model, fingerprinted, and how many of its blocks to host."""
-    checkpoint = open_checkpoint(options.model)
-    checkpoint.find_fingerprint(SpokenProgress(say))
+    progress = SpokenProgress(say)
+    checkpoint = open_checkpoint(options.model, progress=progress)
+    checkpoint.find_fingerprint(progress)
     return checkpoint, _num_blocks(checkpoint, options, device)
 
 

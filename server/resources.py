@@ -1,5 +1,6 @@
-"""What this machine has to give: free memory, now."""
+"""What this machine has to give: free memory, now; and how it gets back what we do not use."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
 
 
 def free_memory_bytes(device: torch.device) -> int:
@@ -14,6 +16,15 @@ def free_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min(_available_bytes(), _cgroup_room_bytes())
+
+
+def give_back_memory() -> None:
+    """Let the system have what the allocator keeps of freed tensors: without a word it keeps most for ever.
+
+    Takes about 0.3 ms for each MiB that is given back; other threads that allocate wait meanwhile.
+    """
+    if _trim is not None:
+        _trim(ctypes.c_size_t(0))
 
 
 def _available_bytes() -> int:

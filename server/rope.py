@@ -7,9 +7,9 @@ writes itself. Tokens before the original length are thus as in any pass of tran
 transformers gives for several tokens at once depends on how they are cut into passes; ours does not, so that
 chunks, replays and batches change nothing.
 
-`longrope` stays limited to the original length. Beyond it families rotate *all* tokens by other frequencies,
-also those before it, and compute their cache again when a session gets there; what is cached here could not
-follow, and a mixture of both is what no model was trained for.
+`longrope` rotates all tokens of a sequence beyond the original length by other frequencies. Which of the two
+a session gets, its client says, and says it anew before the session grows across that length: then nothing
+of its cache is kept.
 """
 
 import copy
@@ -18,7 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PreTrainedModel
+
+from server.attention import current_batch
+from swarm.checkpoint.rope_lengths import short_positions
 
 
 class TokenRope(nn.Module):
@@ -44,23 +47,36 @@ class TokenRope(nn.Module):
         return copy.deepcopy(self.stock, {id(config): config})
 
 
-def steady_rope(model: nn.Module) -> None:
+class LongRope(nn.Module):
+    """A family's rotary module, asked twice: for sessions within the original length, and for long ones."""
+
+    def __init__(self, stock: nn.Module, short_positions: int) -> None:
+        super().__init__()
+        self.stock = stock
+        self._short_positions = short_positions
+
+    def forward(self, x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return what the stock module returns for `position_ids` `[1, tokens]` of the running batch."""
+        longest = self._short_positions
+        output = self.stock(x, position_ids.clamp(max=longest - 1), *args, **kwargs)
+        rows = current_batch().long_rows.to(position_ids.device)
+        if rows.numel():
+            beyond = position_ids.new_full((1, 1), longest)
+            long = self.stock(x, torch.cat((position_ids[:, rows], beyond), 1), *args, **kwargs)
+            for all_tokens, own in zip(_tensors(output), _tensors(long), strict=True):
+                all_tokens[:, rows] = own[:, :-1]
+        return output
+
+
+def steady_rope(model: PreTrainedModel) -> None:
     """Replace the rotary modules of `model` that depend on the longest sequence of a batch."""
+    longest = short_positions(model.config)
     for name, module in list(model.named_modules()):
-        if "dynamic" in str(getattr(module, "rope_type", "")) and hasattr(module, "original_max_seq_len"):
+        kind = str(getattr(module, "rope_type", ""))
+        if "longrope" in kind and longest is not None:
+            model.set_submodule(name, LongRope(module, longest))
+        elif "dynamic" in kind and hasattr(module, "original_max_seq_len"):
             model.set_submodule(name, TokenRope(module))
-
-
-def steady_positions(config: PretrainedConfig) -> int | None:
-    """Return the length up to which rope is the same for every session; None if it always is."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    nested = [kind for kind in rope.values() if isinstance(kind, dict)]
-    limits = [
-        int(kind.get("original_max_position_embeddings") or config.max_position_embeddings)
-        for kind in nested or [rope]
-        if "longrope" in str(kind.get("rope_type"))
-    ]
-    return min(limits, default=None)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

@@ -26,7 +26,8 @@ from server.attention import (
 from server.attention_masks import RaggedMask
 from server.kv_cache import PAGE_TOKENS, KVPool
 from server.kv_extents import Pair
-from server.rope import steady_positions, steady_rope
+from server.rope import steady_rope
+from swarm.checkpoint.rope_lengths import short_positions
 from swarm.checkpoint.skeleton import PassThrough, cache_keyword, find_layers
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
@@ -79,13 +80,14 @@ class SpanModel:
         self.model = model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
         self.adapter = find_adapter(model.config.model_type)
         self.hidden_size: int = model.config.hidden_size
-        self.max_positions = steady_positions(model.config)
-        """Positions up to which rope does not depend on how long a session gets; None if it never does."""
+        self.max_positions = short_positions(model.config)
+        """Tokens that a session may have which is not long; None if rope knows no such limit."""
         self._sliding = [kind != "full_attention" for kind in layer_types(model.config)]
         blocks = find_blocks(model)
         own = blocks[span.start]
         self.device = next(own.parameters()).device
-        self.dtype = next(p.dtype for p in own.parameters() if p.is_floating_point())
+        kept = {p.dtype for p in own.parameters() if p.is_floating_point()}
+        self.dtype = min(kept, key=lambda dtype: dtype.itemsize)  # routers may be kept in fp32
         steady_rope(model)
         self._wrap(blocks)
         model.config._attn_implementation = ATTENTION

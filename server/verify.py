@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from server.attention import Chunk
 from server.kv_cache import KVPool, SessionCache
+from server.quantization import is_quantized
 from server.span import OwnBlock, SpanModel, find_blocks, layer_types
 from swarm.checkpoint.skeleton import PassThrough
 from swarm.errors import ConfigError
@@ -25,6 +26,9 @@ MAX_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2
 Half precisions round at every step, in another order here than there. With them the median token counts, not
 the worst: rounding may send one to another expert. A wrong mask or position moves most by 0.3 and more.
 """
+QUANTIZED_DIFFERENCE = MAX_DIFFERENCE[torch.bfloat16]
+"""Allowed of the median token, in any dtype, if weights are quantized: int8 rounds its inputs to 127 steps,
+in columns that a whole batch has in common, and nf4 may be computed in bf16."""
 _STEPS = ((7, 4), (1, 5), (1, 1), (1, 1))
 """Tokens of the two sessions in each batch: prompts, a decode beside a chunk, decodes."""
 
@@ -45,7 +49,8 @@ def verify_span(model: SpanModel) -> None:
                 f"{kind} models cannot be split yet, their blocks do not run here ({type(error).__name__});"
                 " choose another model"
             ) from error
-        allowed = MAX_DIFFERENCE[model.dtype]
+        is_full = not is_quantized(model.own_block(index))
+        allowed = MAX_DIFFERENCE[model.dtype] if is_full else QUANTIZED_DIFFERENCE
         if not difference <= allowed:
             raise ConfigError(
                 f"block {index} of this {model.model.config.model_type} model would answer differently here"
@@ -65,7 +70,7 @@ def _one_of_each_kind(model: SpanModel) -> Iterator[int]:
 
 
 def _difference(model: SpanModel, index: int) -> float:
-    """Run block `index` both ways on random inputs; return the difference that MAX_DIFFERENCE speaks of."""
+    """Run block `index` both ways on random inputs; return the difference that has to be small enough."""
     generator = torch.Generator().manual_seed(index)
     lengths = [sum(counts) for counts in zip(*_STEPS, strict=True)]
     inputs = [torch.randn(length, model.hidden_size, generator=generator) for length in lengths]
@@ -76,7 +81,8 @@ def _difference(model: SpanModel, index: int) -> float:
         theirs = _run_stock(stock, hidden.to(model.device)).cpu().float()
         differences.append((ours.float() - theirs).abs().amax(-1) / theirs.abs().max().clamp(min=1))
     by_token = torch.cat(differences)
-    return float(by_token.max() if model.dtype == torch.float32 else by_token.median())
+    is_exact = model.dtype == torch.float32 and not is_quantized(model.own_block(index))
+    return float(by_token.max() if is_exact else by_token.median())
 
 
 def _run_ragged(model: SpanModel, index: int, inputs: list[Tensor]) -> list[Tensor]:

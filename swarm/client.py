@@ -17,9 +17,10 @@ import torch
 
 from swarm.chat import Message, turn_ids
 from swarm.checkpoint import Checkpoint, open_checkpoint
+from swarm.checkpoint.rope_lengths import short_positions
 from swarm.dht import Dht, open_dht
 from swarm.generate import Generation
-from swarm.inference import InferenceSession, open_session
+from swarm.inference import InferenceSession, Lengths, open_session
 from swarm.inputs import Inputs
 from swarm.model_ends import ModelEnds, load_ends
 from swarm.network import Network, open_network
@@ -52,7 +53,7 @@ class SwarmModel:
             inputs,
             ticket=ticket,
             save_ticket=save_ticket,
-            max_positions=self.checkpoint.max_positions,
+            lengths=Lengths(self.checkpoint.max_positions, short_positions(self.checkpoint.config)),
         )
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -109,7 +110,7 @@ class Murmur:
 
         Raises ConfigError with a sentence if the files are not what they should be.
         """
-        checkpoint = await asyncio.to_thread(open_checkpoint, model)
+        checkpoint = await asyncio.to_thread(open_checkpoint, model, progress=progress)
         ends = await asyncio.to_thread(load_ends, checkpoint, dtype=dtype, progress=progress)
         await asyncio.to_thread(ends.describe)  # measured once, and not in the loop
         tokenizer = await asyncio.to_thread(load_tokenizer, checkpoint, chat_template=chat_template)

@@ -14,7 +14,7 @@ from typing import Any, TextIO, TypeVar
 import uvloop
 
 from swarm.errors import MurmurError
-from swarm.say import say
+from swarm.say import clear, say
 
 T = TypeVar("T")
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -83,6 +83,7 @@ async def _left_if_stopped(main: Awaitable[None], code: int) -> None:
     try:
         await main
     except asyncio.CancelledError:
+        clear()
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(code)

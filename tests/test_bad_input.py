@@ -377,7 +377,7 @@ def test_a_full_disk_is_one_sentence(start: Start, small_disks: Path, talking_mo
     cases = {
         f"identity file {full}/me.key cannot be used: {no_room}": (*dht, "--identity", f"{full}/me.key"),
         f"identity file {full}/new/me.key cannot": serve(model, "--identity", f"{full}/new/me.key"),
-        "the disk is full while downloading": serve(REPOSITORY),
+        "downloading model.safetensors takes 946.6 kB more, and the disk of": serve(REPOSITORY),
     }
     ended = {words: start(*command) for words, command in cases.items()}
     ready = start(*dht, "--ready-file", f"{full}/ready.json").ended()

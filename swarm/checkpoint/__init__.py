@@ -2,9 +2,13 @@
 
 headers       one safetensors file: its header, and the bytes of single tensors; trusts nothing
 digests       SHA-256 of weight files, remembered
-files         where the files are: a directory, or the Hub (the only file that uses huggingface_hub)
+files         where the files are: what is asked of any place, and a directory
+hub           a model on the Hub; the only file that uses huggingface_hub
+hub_troubles  what can go wrong with it, in sentences
+index         the JSON files beside the weights
 checkpoint    config, fingerprint, tensor names, and reading tensors by name
 progress      sentences for a person who waits
+prequantized  matrices that are stored in int8 or nf4 of bitsandbytes
 skeleton      the family's model without weights, and where its blocks are
 conversion    names and layouts of a checkpoint -> those of the modules, by transformers' own rules
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.checkpoint.digests import Progress
-from swarm.checkpoint.files import HubFiles, LocalFiles, ModelFiles
+from swarm.checkpoint.files import LocalFiles, ModelFiles
 from swarm.checkpoint.headers import DTYPES, Header, TensorEntry, parse_table, read_header, read_tensor
+from swarm.checkpoint.index import read_json, read_weight_map
+from swarm.checkpoint.rope_lengths import growth
 from swarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_BLOCKS = 1024
 MAX_HIDDEN_SIZE = 1 << 17
-MAX_JSON_BYTES = 64 << 20
 UNRELATED = frozenset(
     (
         "_attn_implementation",
@@ -47,17 +48,23 @@ ones too: two models taken for one are worse than one model taken for two."""
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
-def open_checkpoint(model: str, *, cache_dir: Path | None = None, offline: bool = False) -> "Checkpoint":
+def open_checkpoint(
+    model: str, *, cache_dir: Path | None = None, offline: bool = False, progress: Progress | None = None
+) -> "Checkpoint":
     """Open `model`: a directory, or a Hub id (`owner/name`, or `owner/name@revision`).
 
-    Reads the config and the table of tensors, no weights. Raises ConfigError with one sentence if that is
-    not possible.
+    Reads the config and the table of tensors, no weights; `progress` hears of these and other small files.
+    Raises ConfigError with one sentence if that is not possible.
     """
     folder = _find_folder(model)
     if folder is not None:
         return Checkpoint(LocalFiles(folder))
+    from swarm.checkpoint.hub import HubFiles  # a directory does without
+
     repository, _, revision = model.partition("@")
-    return Checkpoint(HubFiles(repository, revision or None, cache_dir=cache_dir, offline=offline))
+    return Checkpoint(
+        HubFiles(repository, revision or None, cache_dir=cache_dir, offline=offline, progress=progress)
+    )
 
 
 def check_model(model: str) -> None:
@@ -92,6 +99,7 @@ class Checkpoint:
     def __init__(self, files: ModelFiles) -> None:
         self._files = files
         self._headers: dict[str, Header] = {}
+        self._peeked: dict[str, dict[str, TensorEntry]] = {}
         self._shard_of: dict[str, str] = {}
         self._raw_config = self._read_config()
         self._shard_of = self._find_shards()
@@ -127,7 +135,9 @@ class Checkpoint:
     def max_positions(self) -> int | None:
         """How many positions the model was made for; None if its config names no limit."""
         positions = getattr(self.config, "max_position_embeddings", None)
-        return positions if isinstance(positions, int) and positions > 0 else None
+        if not isinstance(positions, int) or positions <= 0:
+            return None
+        return int(positions * growth(self.config))
 
     @property
     def fingerprint(self) -> str:
@@ -170,7 +180,9 @@ class Checkpoint:
         missing = [name for name in names if name not in self._shard_of]
         if missing:
             raise ConfigError(f"{self.name} has no tensor {missing[0]!r}; the checkpoint is not complete")
-        for shard in sorted({self._shard_of[name] for name in names}):
+        shards = sorted({self._shard_of[name] for name in names})
+        self._files.reserve(shards)
+        for shard in shards:
             self._header(shard, progress)
 
     def num_bytes(self, names: Iterable[str]) -> int:
@@ -179,7 +191,12 @@ class Checkpoint:
 
     def stored_dtype(self, name: str) -> str:
         """Return torch's name of the dtype in which tensor `name` is stored."""
-        return DTYPES[self._header(self._shard_of[name]).tensors[name].dtype][0]
+        entry = self._tensors(self._shard_of[name]).get(name)
+        if entry is None:
+            raise ConfigError(
+                f"{self._shard_of[name]} of {self.name} lacks the tensor {name!r}; get it again"
+            )
+        return DTYPES[entry.dtype][0]
 
     def find_file(self, filename: str) -> Path | None:
         """Return a file beside the weights (tokenizer, generation config), or None if there is none."""
@@ -201,11 +218,11 @@ class Checkpoint:
 
     def _tensors(self, shard: str) -> dict[str, TensorEntry]:
         """Return the table of a file, without fetching the file."""
-        if shard not in self._headers:
+        if shard not in self._headers and shard not in self._peeked:
             table = self._files.peek(shard)
             if table is not None:
-                return parse_table(shard, table)
-        return self._header(shard).tensors
+                self._peeked[shard] = parse_table(shard, table)
+        return self._peeked[shard] if shard in self._peeked else self._header(shard).tensors
 
     def _header(self, shard: str, progress: Progress | None = None) -> Header:
         header = self._headers.get(shard)
@@ -229,7 +246,7 @@ class Checkpoint:
         path = self._files.find("config.json")
         if path is None:
             raise ConfigError(f"{self.name} has no config.json, so it is not a model; check the path")
-        config = _read_json(path)
+        config = read_json(path)
         if not isinstance(config.get("model_type"), str):
             raise ConfigError(f"{path} names no model_type; get the model's own config.json")
         return config
@@ -241,7 +258,7 @@ class Checkpoint:
         index = self._files.find(INDEX_FILE)
         if index is None:
             raise self._without_weights()
-        return _read_weight_map(index)
+        return read_weight_map(index)
 
     def _without_weights(self) -> ConfigError:
         names = self._files.names()
@@ -268,32 +285,6 @@ class Checkpoint:
                 f"config.json of {self.name} has an impossible {attribute}; get the model's own config.json"
             )
         return value
-
-
-def _read_weight_map(path: Path) -> dict[str, str]:
-    weight_map = _read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ConfigError(f"{path} names no tensors; get it again")
-    for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]{1,200}\.safetensors", shard):
-            raise ConfigError(
-                f"{path} puts {name[:80]!r} into something that is no safetensors file of the model"
-            )
-    return dict(sorted(weight_map.items()))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ConfigError(f"{path} is too large to be what its name says; get it again")
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not JSON; get it again") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is not a JSON object; get it again")
-    return content
 
 
 def _canonical(table: Mapping[str, Any]) -> bytes:

@@ -21,7 +21,9 @@ from transformers.core_model_loading import (
     dot_natural_key,
     rename_source_key,
 )
+from transformers.pytorch_utils import Conv1D
 
+from swarm.checkpoint.prequantized import StoredMatrix, parse_matrix, split_part, stored_of
 from swarm.checkpoint.skeleton import MALFORMED, Skeleton
 from swarm.errors import ConfigError
 
@@ -33,10 +35,14 @@ OLD_BUFFERS = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"attn\.(masked
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a checkpoint's tensor goes: a parameter, and the rule's pattern if more than its name changes."""
+    """Where a checkpoint's tensor goes: a parameter, and the rule's pattern if more than its name changes.
+
+    `part` says which part of a matrix that is stored quantized it is; None if it is no part of one.
+    """
 
     name: str
     pattern: str | None
+    part: str | None = None
 
 
 class Conversion:
@@ -55,8 +61,12 @@ class Conversion:
         self._renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
         self._converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
         self._rule_of = {pattern: rule for rule in self._converters for pattern in rule.source_patterns}
-        # In this order: some rules depend on what they have seen before.
-        self._targets = {name: self._find_target(name) for name in sorted(names, key=dot_natural_key)}
+        self.stored = stored_of(self._model.config)
+        self._merged: set[str] = set()
+        self._targets = self._find_targets(names)
+        self._transposed = {
+            f"{name}.weight" for name, module in self._model.named_modules() if isinstance(module, Conv1D)
+        }
         self._fp32 = _compile((*(self._model._keep_in_fp32_modules_strict or ()),))
         self._may_be_left_over = _compile(
             (*(self._model._keys_to_ignore_on_load_unexpected or ()), *OLD_BUFFERS)
@@ -91,15 +101,52 @@ class Conversion:
             if target.name not in self.parameters and self._block_of(target.name) is None
         )
 
+    def stored_parts(self) -> dict[str, frozenset[str]]:
+        """Name the parameters that are stored quantized, and for each the parts that the checkpoint has."""
+        found: dict[str, set[str]] = {}
+        for target in self._targets.values():
+            if target.part is not None:
+                found.setdefault(target.name, set()).add(target.part)
+        return {name: frozenset(parts) for name, parts in found.items()}
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Return the shape of parameter `name`, of a linear layer's as [out, in]; () if there is none."""
+        shape, _ = self.parameters.get(name, ((), None))
+        return tuple(reversed(shape) if name in self._transposed else shape)
+
+    def take_stored(self, tensors: dict[str, Tensor]) -> dict[str, StoredMatrix]:
+        """Take from `tensors`, by the checkpoint's names, all parts of quantized matrices.
+
+        Returns the matrices by the model's names. Raises ConfigError if one is not whole, of the wrong shape,
+        or in a place where the model has no such matrix.
+        """
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name in [name for name in tensors if self._targets[name].part is not None]:
+            target = self._targets[name]
+            parts.setdefault(target.name, {})[target.part or ""] = tensors.pop(name)
+        return {name: self._join(name, found) for name, found in parts.items()}
+
+    def _join(self, name: str, parts: Mapping[str, Tensor]) -> StoredMatrix:
+        if self.stored is None or name not in self.parameters or name in self._merged:
+            raise ConfigError(
+                f"the checkpoint stores {name} quantized, where a {self._model.config.model_type} of this"
+                " transformers has no such matrix; take the original weights and use --quantization instead"
+            )
+        return parse_matrix(name, self.stored.kind, self.shape_of(name), parts)
+
     def convert(
         self, tensors: Mapping[str, Tensor], expected: Collection[str], may_miss: Collection[str] = ()
     ) -> dict[str, Tensor]:
         """Turn tensors of the checkpoint, by its names, into the parameters `expected`, by the model's names.
 
-        Tensors that are allowed to be left over are named in the log. Raises ConfigError for any other, for
-        parameters that stay empty though not in `may_miss`, and for wrong shapes.
+        Tensors that are allowed to be left over are named in the log, matrices that are stored quantized are
+        dequantized. Raises ConfigError for any other left-over, for parameters that stay empty though not in
+        `may_miss`, and for wrong shapes.
         """
+        tensors = dict(tensors)
+        stored = {name: matrix.dequantize() for name, matrix in self.take_stored(tensors).items()}
         parameters, rules = self._group(tensors)
+        parameters |= {name: _turned(it, name in self._transposed) for name, it in stored.items()}
         for name, rule in rules.items():
             parameters.update(self._apply(name, rule))
         for name in [name for name in parameters if name not in expected]:
@@ -147,6 +194,11 @@ class Conversion:
                 f"the tensor for {name} has shape {list(tensor.shape)}, config.json asks for {list(shape)};"
                 " config and weights belong to different models, get both again"
             )
+        if dtype.is_floating_point and not tensor.dtype.is_floating_point:
+            raise ConfigError(
+                f"the tensor for {name} holds {str(tensor.dtype).removeprefix('torch.')} without what tells"
+                " its scale; the checkpoint is damaged, get it again"
+            )
         if self._fp32(name) and dtype.is_floating_point:
             dtype = torch.float32
         return tensor.to(dtype).contiguous()
@@ -158,6 +210,20 @@ class Conversion:
                 " its config.json belongs to another model, get it again"
             )
         logger.info("skipped %s: the model computes it by itself", name)
+
+    def _find_targets(self, names: Collection[str]) -> dict[str, Target]:
+        # In this order: some rules depend on what they have seen before.
+        ordered = sorted(names, key=dot_natural_key)
+        split = {name: split_part(name, self.stored.kind) for name in ordered} if self.stored else {}
+        parts = {name: part for name, part in split.items() if part is not None}
+        targets = {name: self._find_target(name) for name in ordered if name not in parts}
+        for name, (weight, part) in parts.items():
+            of = targets.get(weight, Target(weight, None))
+            if of.pattern is not None:
+                self._merged.add(of.name)
+            targets[name] = Target(of.name, None, part)
+            targets[weight] = Target(of.name, None, "weight")
+        return {name: targets[name] for name in ordered}
 
     def _find_target(self, name: str) -> Target:
         prefix = self._model.base_model_prefix
@@ -187,6 +253,10 @@ def assign(model: nn.Module, parameters: Mapping[str, Tensor], device: torch.dev
             owner._buffers[leaf] = tensor.to(device)
         else:
             owner._parameters[leaf] = nn.Parameter(tensor.to(device), requires_grad=False)
+
+
+def _turned(matrix: Tensor, is_transposed: bool) -> Tensor:
+    return matrix.T if is_transposed else matrix
 
 
 def _compile(patterns: tuple[str, ...]) -> Callable[[str], bool]:

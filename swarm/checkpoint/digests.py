@@ -27,6 +27,7 @@ CHUNK_BYTES = 4 << 20
 WORTH_REMEMBERING_BYTES = 16 << 20  # less is read in a hundredth of a second
 SETTLED_NS = 2 * 10**9  # a file may change twice within one tick of its clock; after this it has not
 DIGEST = re.compile(r"[0-9a-f]{64}")
+GIT_DIGEST = re.compile(r"[0-9a-f]{40}")
 _CHECKSUM = re.compile(r"([0-9a-f]{64}) [ *]([\w.-]+)")
 
 
@@ -113,6 +114,37 @@ def compute_digest(file: io.FileIO, what: str, progress: Progress | None) -> str
         if progress is not None:
             progress(what, done, total)
     return hasher.hexdigest()
+
+
+def check_name(path: Path, progress: Progress | None) -> None:
+    """Compare a file with the digest that the Hub names it by. Raises ConfigError if they differ.
+
+    That is the SHA-256 of a large file, and git's SHA-1 of a small one.
+    """
+    named = name_in_cache(path)
+    with path.open("rb", buffering=0) as file:
+        if is_digest(named):
+            found = compute_digest(file, f"checking {path.name}", progress)
+        elif GIT_DIGEST.fullmatch(named):
+            hasher = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+            found = hashlib.file_digest(file, lambda: hasher).hexdigest()
+        else:
+            return
+    if found != named:
+        for place in (path.resolve(), path.parent / path.readlink(), path):
+            place.unlink(missing_ok=True)
+        raise ConfigError(f"{path.name} was damaged on its way and is deleted again; start once more")
+
+
+def name_in_cache(path: Path) -> str:
+    """The digest by which the cache names a file; "" if it does not.
+
+    Only one link is followed: blobs may in turn be links into a store that names them otherwise.
+    """
+    try:
+        return path.readlink().name
+    except OSError:
+        return ""
 
 
 def _key(path: Path, status: os.stat_result) -> str:

@@ -3,6 +3,7 @@
 import torch
 
 from swarm.checkpoint.checkpoint import Checkpoint
+from swarm.checkpoint.prequantized import split_part, stored_of
 from swarm.errors import ConfigError
 
 BY_NAME: dict[str, torch.dtype] = {
@@ -42,8 +43,16 @@ def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
             raise ConfigError(
                 f"{checkpoint.name} has no tensors for block 0 of a {kind} model; choose another model"
             )
-        named = checkpoint.stored_dtype(names[0])
+        named = next(filter(None, (_plain_dtype(checkpoint, name) for name in names)), None)
     return BY_NAME.get(str(named).removeprefix("torch."), torch.float32)
+
+
+def _plain_dtype(checkpoint: Checkpoint, name: str) -> str | None:
+    """The dtype of a tensor that is no part of a quantized matrix."""
+    stored = stored_of(checkpoint.config)
+    is_part = stored is not None and split_part(name, stored.kind) is not None
+    dtype = checkpoint.stored_dtype(name)
+    return None if is_part or dtype not in BY_NAME else dtype
 
 
 def _is_cpu(device: torch.device | str) -> bool:

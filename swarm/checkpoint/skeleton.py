@@ -18,11 +18,13 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from swarm.checkpoint.prequantized import parse_stored
 from swarm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 MALFORMED = (
+    AssertionError,
     ValueError,
     TypeError,
     KeyError,
@@ -38,7 +40,8 @@ MALFORMED = (
 def parse_config(name: str, raw: dict[str, Any]) -> PretrainedConfig:
     """Return transformers' config for the content of a config.json.
 
-    Raises ConfigError if transformers does not know the model itself, or if Murmur cannot run it.
+    Raises ConfigError if transformers does not know the model itself, or if Murmur cannot run it, or cannot
+    read the format that its weights are stored in.
     """
     model_type = raw["model_type"]
     if model_type not in CONFIG_MAPPING:
@@ -46,10 +49,7 @@ def parse_config(name: str, raw: dict[str, Any]) -> PretrainedConfig:
             f"{name} is of type {model_type[:80]!r}, which the installed transformers does not know, and"
             " Murmur runs no code that comes with a model; update transformers or choose another model"
         )
-    if raw.get("quantization_config"):
-        raise ConfigError(
-            f"{name} is stored quantized; take the original weights and use --quantization instead"
-        )
+    parse_stored(name, raw.get("quantization_config"))
     try:
         config = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(raw))
     except Exception as error:

@@ -15,7 +15,7 @@ from swarm.commands.status_report import Report
 from swarm.errors import SwarmTimeout
 from swarm.identity import check_temporary_folder
 from swarm.listening import check_initial_peers
-from swarm.say import say
+from swarm.say import clear, say
 
 if TYPE_CHECKING:
     from swarm.dht import Dht
@@ -93,9 +93,11 @@ async def _shown(arguments: argparse.Namespace) -> Report:
 
 def _opened(model: str) -> Checkpoint:
     """The model, with what we ask of it computed: from the Hub that may take a while, so not in the loop."""
-    checkpoint = open_checkpoint(model)
-    checkpoint.find_fingerprint(SpokenProgress(say))
+    progress = SpokenProgress(say)
+    checkpoint = open_checkpoint(model, progress=progress)
+    checkpoint.find_fingerprint(progress)
     _ = checkpoint.num_blocks
+    clear()
     return checkpoint
 
 

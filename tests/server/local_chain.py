@@ -26,6 +26,7 @@ class Session:
 
     caches: list[SessionCache]
     ids: list[int] = field(default_factory=list)
+    is_long: bool = False
 
 
 class LocalChain:
@@ -73,7 +74,7 @@ class LocalChain:
             for (session, ids), states in zip(works, hidden, strict=True):
                 cache, position = session.caches[place], len(session.ids)
                 self.pool.begin_write(cache, position, position + len(ids))
-                chunks.append(Chunk(cache, model.span, position, states))
+                chunks.append(Chunk(cache, model.span, position, states, session.is_long))
             hidden = model.run(chunks)
         for session, ids in works:
             session.ids += ids

@@ -130,7 +130,20 @@ def test_longrope_is_exact_up_to_the_original_length(tmp_path: Path) -> None:
     assert [len(session.ids) for session in sessions] == [ORIGINAL, ORIGINAL]
 
 
-async def test_longrope_beyond_the_original_length_is_refused_in_one_sentence() -> None:
+def test_longrope_of_long_sessions_is_exact_beside_short_ones(tmp_path: Path) -> None:
+    path = make_model(tmp_path, "phi3", **LONG)
+    chain = LocalChain(path, (0, 2, 6))
+    long, short = chain.open(), chain.open()
+    long.is_long = True
+    chain.step((long, some_ids(40, seed=1)))
+    for counts in ((60, 30), (1, 1), (5, 20)):
+        works = [(s, some_ids(count, seed=count)) for s, count in zip((long, short), counts, strict=True)]
+        for session, logits in zip((long, short), chain.step(*works), strict=True):
+            assert chain.difference(session, logits) <= MAX_LOGIT_DIFFERENCE
+    assert len(long.ids) > ORIGINAL > len(short.ids)
+
+
+async def test_longrope_beyond_the_original_length_is_refused_to_a_session_that_did_not_say_so() -> None:
     base = random_base(make_config("phi3", **LONG))
     model, pool = SpanModel(base, Span(0, 6)), KVPool(10_000)
     cache = pool.open(model.span)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from swarm.checkpoint import Checkpoint, open_checkpoint
+from swarm.checkpoint.skeleton import build_skeleton
 from swarm.errors import ConfigError
 from tests.swarm.checkpoints import NUM_BLOCKS, change_config, save_only_config, save_random_model
 
@@ -187,3 +189,20 @@ def test_a_model_file_instead_of_its_directory_is_told(tmp_path: Path) -> None:
     save_random_model(tmp_path)
     with pytest.raises(ConfigError, match="check the path"):
         open_checkpoint(str(tmp_path / "model.safetensors"))
+
+
+def test_dynamic_rope_takes_its_factor_more_positions_than_the_original_length(tmp_path: Path) -> None:
+    save_random_model(tmp_path)
+    change_config(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0})
+    checkpoint = open_checkpoint(str(tmp_path))
+    assert checkpoint.max_positions == 4 * checkpoint.config.max_position_embeddings
+    change_config(tmp_path, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0})
+    assert open_checkpoint(str(tmp_path)).max_positions == checkpoint.config.max_position_embeddings
+
+
+def test_a_padding_token_outside_of_the_vocabulary_is_told_in_a_sentence(tmp_path: Path) -> None:
+    save_random_model(tmp_path)
+    change_config(tmp_path, pad_token_id=2**31)
+    checkpoint = open_checkpoint(str(tmp_path))
+    with pytest.raises(ConfigError, match="of these sizes cannot be built"):
+        build_skeleton(checkpoint.config, torch.float32)
