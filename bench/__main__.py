@@ -24,7 +24,13 @@ BENCHES = {
     "turn": "a turn after 1,000 tokens / without history (goal: at most 1.2)",
     "failover": "pause after a loss / prefill of what was lost (goal: at most 1.5)",
     "offload": "tokens/s over 2 hops / accelerate's disk offload (goal: at least 10)",
+    "hostile": "time per token under attack / alone (goal: at most 1.2)",
     "decode-context": "a decode step at 1,000 tokens of context / at 10 (goal: at most 1.2)",
+    "context": "what 4,000 keys add to a decode step / to bare attention (goal: at most 1.3)",
+    "host": "a server's CPU time for a step beside the model, 64 sessions / 1 (goal: at most 1.1)",
+    "server": "seconds until a server serves, its processes and its memory (goal: at most 6 s)",
+    "ledger": "reserves and settles a second, two processes on SQLite (goal: at least 1,000)",
+    "quantization": "memory of a block in bf16 / in nf4, with errors and times (goal: at least 3.5)",
 }
 HELP = "measurements\n" + "".join(f"  {name:<16} {what}\n" for name, what in BENCHES.items())
 EPILOG = f"""{HELP}  all              every one of them, one after the other

@@ -34,7 +34,7 @@ async def measure(pairs: int = PAIRS) -> Found:
 
 def _measure(pairs: int) -> Found:
     torch.set_num_threads(1)
-    bench = _Decoding(_mid_model())
+    bench = Decoding(mid_model())
     short, long = bench.open(SHORT_TOKENS), bench.open(LONG_TOKENS)
     many = [bench.open(SHORT_TOKENS + 3 * number) for number in range(SESSIONS)]
     for _ in range(WARM_UP_STEPS):
@@ -56,7 +56,7 @@ def _measure(pairs: int) -> Found:
     )
 
 
-class _Decoding:
+class Decoding:
     """A span model and its sessions."""
 
     def __init__(self, model: SpanModel) -> None:
@@ -64,8 +64,19 @@ class _Decoding:
         self._pool = KVPool(10_000_000)
 
     def open(self, tokens: int) -> SessionCache:
+        """A session with a prompt of `tokens`."""
         cache = self._pool.open(self._model.span)
         self._run({cache: tokens})
+        return cache
+
+    def open_with(self, tokens: int) -> SessionCache:
+        """A session that has cached `tokens` of noise, without the time that a prompt takes."""
+        cache = self._pool.open(self._model.span)
+        self._pool.begin_write(cache, 0, tokens)
+        for layer, (keys, values) in enumerate(self._model.kv_layout()):
+            noise = [torch.randn_like(half.expand(-1, tokens, -1)) for half in (keys, values)]
+            cache.write(layer, 0, noise[0], noise[1])
+        cache.used = tokens
         return cache
 
     def step_s(self, *caches: SessionCache) -> float:
@@ -83,7 +94,8 @@ class _Decoding:
         self._model.run(chunks)
 
 
-def _mid_model() -> SpanModel:
+def mid_model() -> SpanModel:
+    """All 16 blocks of *mid*, in bf16."""
     config = LlamaConfig(vocab_size=32, max_position_embeddings=8192, **MID)
     base = AutoModel.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
     assert isinstance(base, PreTrainedModel)

@@ -98,8 +98,9 @@ class SessionDriver:
             else:
                 self._begin(effect)
 
-    def on_frame(self, message: Step | StateStep, hidden: torch.Tensor, now_s: float) -> None:
-        """A step came along the chain."""
+    def on_frame(self, message: Step | StateStep, hidden: torch.Tensor, now_s: float) -> bool:
+        """A step came along the chain; tells whether it brought something to compute."""
+        num_useless = self.session.counters.num_useless
         self.last_used_s = now_s
         self._is_replaying = isinstance(message, StateStep)
         if isinstance(message, Step):
@@ -108,6 +109,16 @@ class SessionDriver:
             effects = self.session.on_state_step(message, hidden)
         self._count_accepted()
         self.carry_out(effects)
+        return message.num_tokens > 0 and self.session.counters.num_useless == num_useless
+
+    def complain(self, epoch: int, reason: str) -> None:
+        """What came along the chain broke the rules. Who sent it will not say so: we tell the client."""
+        self.carry_out(self.session.spoiled(epoch, reason))
+
+    @property
+    def is_replaying_out(self) -> bool:
+        """Whether parts of a replay wait for the successor: they are not counted, so one must do."""
+        return self.outgoing.has_unmade
 
     async def has_room_for_more(self) -> None:
         """Wait until the client's sessions have worked off what they accepted: the sender is slowed down.
@@ -177,9 +188,8 @@ class SessionDriver:
                 raise KVFull("all KV pages of this server are in use, or the session is closed")
             cache = self._rooms.cache(key)
             try:
-                return await self._executor.run(
-                    Work(cache, self.session.span, job.position, hidden, key.client)
-                )
+                work = Work(cache, self.session.span, job.position, hidden, key.client, self.session.is_long)
+                return await self._executor.run(work)
             except ValueError:
                 if not cache.is_away:  # else it was put aside in the moment before the step was taken
                     raise

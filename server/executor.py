@@ -41,7 +41,7 @@ class Runner(Protocol):
 
     @property
     def max_positions(self) -> int | None:
-        """Tokens that a session may have here; None if the model's own limit is the only one."""
+        """Tokens that a session may have here unless it `is_long`; None if rope knows no such limit."""
 
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """Run `chunks` as one batch; [tokens, hidden] for each."""
@@ -56,6 +56,7 @@ class Work:
     position: int
     hidden: Tensor
     peer: PeerId
+    is_long: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +74,8 @@ class _Job:
 
     def chunk(self, tokens: int) -> Chunk:
         work, first = self.work, self.done_tokens
-        return Chunk(work.cache, work.span, work.position + first, work.hidden[first : first + tokens])
+        hidden = work.hidden[first : first + tokens]
+        return Chunk(work.cache, work.span, work.position + first, hidden, work.is_long)
 
 
 class Executor:
@@ -172,7 +174,7 @@ class Executor:
             raise ValueError("a work needs hidden states [tokens, hidden] and the span of its cache")
         if work.hidden.shape[1] != self._runner.hidden_size:
             raise ValueError(f"hidden states are {work.hidden.shape[1]} wide, not {self._runner.hidden_size}")
-        limit = self._runner.max_positions
+        limit = None if work.is_long else self._runner.max_positions
         if limit is not None and work.position + work.hidden.shape[0] > limit:
             raise ContextTooLong(f"this model's rope is exact here for at most {limit} tokens")
 

@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from typing import Protocol, cast
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -15,6 +16,7 @@ from server.kv_cache import KVFull, KVPool
 from server.kv_extents import Pair
 from server.making_room import make_room_forever
 from server.replay_log import LogBudget
+from server.resources import give_back_memory
 from server.rooms import Rooms
 from server.session_effects import SessionKey
 from server.session_table import Limits, Refused, SessionTable
@@ -35,6 +37,7 @@ from swarm.wire.messages import (
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
+TIDY_S = 2.0
 HELD_HELLO_S = 2.0
 MAX_GRANT_S = 10.0
 MAX_HEARTBEAT_SESSIONS = 4096
@@ -75,7 +78,8 @@ class Host:
         self._open_chain = open_chain
         self._drivers: dict[SessionKey, SessionDriver] = {}
         self._tasks: dict[SessionKey, asyncio.Task[None]] = {}
-        self._bound = asyncio.Condition()
+        self._tidied_s = 0.0
+        self._awaited: WeakValueDictionary[SessionKey, asyncio.Event] = WeakValueDictionary()
         self._group: asyncio.TaskGroup | None = None
 
     async def run_forever(self) -> None:
@@ -87,6 +91,7 @@ class Host:
                 await asyncio.sleep(TICK_S)
                 self.table.expire(time.monotonic())
                 await self._sweep()
+                await self._tidy(time.monotonic())
 
     async def _sweep(self) -> None:
         """End the drivers of sessions that are gone and give their pages back."""
@@ -94,6 +99,13 @@ class Host:
             del self._drivers[key]
             self._tasks.pop(key).cancel()
         await self.rooms.bury()
+
+    async def _tidy(self, now_s: float) -> None:
+        """In a quiet moment, let the system have the memory of sessions that were closed or put aside."""
+        is_quiet = not self.executor.queue_depth and now_s - self._tidied_s >= TIDY_S
+        if is_quiet and self.rooms.has_freed_memory:
+            self.rooms.has_freed_memory, self._tidied_s = False, now_s
+            await self.executor.call(give_back_memory)
 
     def _driver_of(self, key: SessionKey) -> SessionDriver:
         """The driver of an open session, started if need be."""
@@ -139,7 +151,7 @@ class Host:
 
     # --- control -------------------------------------------------------------------------------------
 
-    async def bind(self, client: PeerId, bind: Bind, holder: Holder) -> None:
+    def bind(self, client: PeerId, bind: Bind, holder: Holder) -> None:
         """Open, fork or re-bind a session. Raises Refused."""
         key = SessionKey(client, SessionId(bind.session), bind.slot)
         before = cast(Holder | None, self.table.holder(key))
@@ -148,14 +160,17 @@ class Host:
             fenced = SessionError(session=bind.session, epoch=bind.epoch, code="fenced", stage=bind.stage)
             before.send(fenced)
         self._driver_of(key).carry_out(effects)
-        async with self._bound:
-            self._bound.notify_all()
+        if (bound := self._awaited.pop(key, None)) is not None:
+            bound.set()
 
     def replay(self, client: PeerId, order: StartReplay) -> None:
         """Feed a lost successor from the log. Raises Refused."""
         key = SessionKey(client, SessionId(order.session), order.slot)
         session = self.table.find(key, time.monotonic())
-        self._driver_of(key).carry_out(session.replay(order))
+        driver = self._driver_of(key)
+        if driver.is_replaying_out:
+            raise Refused("busy", "another replay of this session is under way", 1000)
+        driver.carry_out(session.replay(order))
 
     async def grant(self, client: PeerId, want: WantCredit) -> Message | None:
         """Wait for room up to `want.position`, at most `want.wait_ms`. Raises Refused."""
@@ -206,16 +221,16 @@ class Host:
 
     async def admit(self, remote: PeerId, hello: Hello, *, is_copy: bool = False) -> SessionDriver:
         """Wait for the bind that a stream belongs to, a little while. Raises Refused."""
+        key = SessionKey(PeerId(hello.client), SessionId(hello.session), hello.slot)
         deadline = time.monotonic() + HELD_HELLO_S
-        async with self._bound:
-            while True:
-                now = time.monotonic()
-                session = self.table.admit(remote, hello, now, is_copy=is_copy)
-                if session is not None:
-                    return self._driver_of(session.key)
-                if now >= deadline:
-                    raise Refused("unknown_session", "no bind came for this stream")
-                await _wait_until(self._bound, deadline - now)
+        while True:
+            now = time.monotonic()
+            session = self.table.admit(remote, hello, now, is_copy=is_copy)
+            if session is not None:
+                return self._driver_of(session.key)
+            if now >= deadline:
+                raise Refused("unknown_session", "no bind came for this stream")
+            await _wait_until(self._awaited.setdefault(key, asyncio.Event()), deadline - now)
 
     # --- pages -----------------------------------------------------------------------------------------
 
@@ -246,10 +261,10 @@ class Host:
         driver.carry_out(driver.session.adopt(epoch))
 
 
-async def _wait_until(condition: asyncio.Condition, seconds: float) -> None:
+async def _wait_until(event: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(max(0.0, seconds)):
-            await condition.wait()
+            await event.wait()
     except TimeoutError:
         return
 

@@ -18,6 +18,7 @@ from server.kv_extents import Pair
 from server.session_effects import SessionKey
 from server.session_table import Refused
 from server.sessions import HopSession
+from server.tensor_payloads import is_finite
 from swarm.errors import PeerUnreachable
 from swarm.streams import EndOfStream, FrameStream
 from swarm.transport import Transport
@@ -56,10 +57,13 @@ class PageCopies:
         key = SessionKey(client, SessionId(order.session), order.slot)
         if not order.position or order.start >= order.end:
             raise Refused("gap", "there is nothing to copy")
+        span = Span(order.start, order.end)
+        if not self._host.model.span.contains(span):  # an order may name 65,536 blocks
+            raise Refused("gap", "this server does not have these blocks")
         blocks = {(key, block) for block in range(order.start, order.end)}
         with _alone(self._leaving, blocks), _refusing():
             async with asyncio.timeout(COPY_S), self._free:
-                pairs = await self._host.export(key, Span(order.start, order.end), order.position, order.tag)
+                pairs = await self._host.export(key, span, order.position, order.tag)
                 await self._write_all(order, client, await _moved(self._host, pairs, torch.device("cpu")))
 
     async def _write_all(self, order: CopyPages, client: PeerId, pairs: list[Pair]) -> None:
@@ -208,4 +212,6 @@ def _check_part(tensors: tuple[torch.Tensor, ...], like: Pair, most_tokens: int)
             raise BadFrame("a part is not what this block keeps")
     if not 0 < tokens <= most_tokens:
         raise BadFrame("a part has too many tokens, or none")
+    if not all(map(is_finite, tensors)):
+        raise BadFrame("keys and values are numbers")
     return tokens

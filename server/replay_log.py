@@ -25,6 +25,9 @@ class PayloadOperations(Protocol):
     def join(self, payloads: list[Payload]) -> Payload:
         """One payload of all tokens, in order."""
 
+    def first(self, payload: Payload, num_tokens: int) -> Payload:
+        """The first tokens, in memory of their own: a slice would keep that of all the others."""
+
 
 class ReplayLog:
     """One session's log: `[start, end)` without holes."""
@@ -33,6 +36,7 @@ class ReplayLog:
         self._chunks: deque[tuple[int, int, Payload]] = deque()
         self._budget = budget
         self._end = 0
+        self._is_closed = False
 
     @property
     def start(self) -> int:
@@ -45,7 +49,12 @@ class ReplayLog:
         return self._end
 
     def append(self, position: int, num_tokens: int, payload: Payload) -> None:
-        """Add what was sent for `[position, position + num_tokens)`; replaces what was above."""
+        """Add what was sent for `[position, position + num_tokens)`; replaces what was above.
+
+        Does nothing once the log is closed: a step may outlive its session by a moment.
+        """
+        if self._is_closed:
+            return
         self.truncate(position)
         if position != self._end:
             self.clear()
@@ -66,7 +75,8 @@ class ReplayLog:
         if self._chunks:
             start, num_tokens, payload = self._chunks[-1]
             if start + num_tokens > position:
-                self._chunks[-1] = (start, position - start, payload[: position - start])
+                kept = self._budget.operations.first(payload, position - start)
+                self._chunks[-1] = (start, position - start, kept)
                 self._budget.refund(self, payload[position - start :])
         self._end = min(self._end, position)
 
@@ -110,7 +120,8 @@ class ReplayLog:
         return child
 
     def close(self) -> None:
-        """Give everything back to the budget."""
+        """Give everything back to the budget, and hold nothing more."""
+        self._is_closed = True
         self.clear()
         self._budget.forget(self)
 

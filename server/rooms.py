@@ -30,6 +30,8 @@ class Rooms(KVRooms):
         """Set when somebody asked for room that was not there."""
         self.freed = asyncio.Event()
         """Set when pages were given back."""
+        self.has_freed_memory = False
+        """Tensors were freed since somebody last looked: the allocator still has their memory."""
         self.line = WaitingLine()
         self._caches: dict[SessionKey, SessionCache] = {}
         self._retired: list[SessionCache] = []
@@ -65,6 +67,7 @@ class Rooms(KVRooms):
     def _close_all(self, caches: list[SessionCache]) -> None:
         for cache in caches:
             self.pool.close(cache)
+        self.has_freed_memory = True
 
     async def wake(self, key: SessionKey) -> bool:
         """Bring a spilled cache back; False if there is no room for it now, or the session is closed."""
@@ -84,6 +87,7 @@ class Rooms(KVRooms):
         """Spill a session's cache if it is still idle; False if not, or if there is no place on disk."""
         cache = self._caches[key]
         is_aside = await self.executor.call(lambda: self.pool.spill(cache, is_idle))
+        self.has_freed_memory |= is_aside
         self.freed.set()
         return is_aside
 

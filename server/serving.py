@@ -6,15 +6,18 @@ and handed to the host.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 from server.driver import SessionDriver, is_hidden
 from server.host import Host
 from server.page_copy import MAX_PAGES_FRAME_BYTES, PageCopies
 from server.session_table import Refused
+from server.tensor_payloads import is_finite
 from swarm.background import running
 from swarm.errors import PeerUnreachable
-from swarm.streams import EndOfStream, FrameStream
+from swarm.streams import FRAME_S, EndOfStream, FrameStream
 from swarm.transport import Transport
 from swarm.wire.blocks import PeerId, SessionId
 from swarm.wire.frames import (
@@ -56,13 +59,16 @@ CopyTo = Callable[[PeerId, CopyPages], Awaitable[None]]
 class Connection:
     """One client's control stream."""
 
-    def __init__(self, stream: FrameStream, host: Host, copy_pages: CopyTo) -> None:
+    def __init__(
+        self, stream: FrameStream, host: Host, copy_pages: CopyTo, num_slow: asyncio.Semaphore | None = None
+    ) -> None:
+        """`num_slow` counts the slow orders of the client, on all of its connections."""
         self.client = stream.remote_id
         self._copy_pages = copy_pages
         self._stream = stream
         self._host = host
         self._slow: asyncio.Queue[WantCredit | CopyPages] = asyncio.Queue(MAX_SLOW)
-        self._num_slow = asyncio.Semaphore(MAX_SLOW)
+        self._num_slow = num_slow or asyncio.Semaphore(MAX_SLOW)
 
     def send(self, message: Message) -> None:
         """Tell the client. One that does not read is cut off: its sessions wait for it, detached."""
@@ -74,7 +80,13 @@ class Connection:
         try:
             async with running(self._beat_forever(), self._serve_slow_forever()):
                 while True:
-                    await self._obey(await self._stream.read())
+                    message = (await self._stream.read()).message
+                    if isinstance(message, WantCredit | CopyPages):
+                        self._stream.loop_budget.charge(2 * FRAME_S)  # a task for each
+                        await self._slow.put(message)
+                    else:
+                        with self._stream.loop_budget.charged(FRAME_S):
+                            self._obey(message)
         except EndOfStream:
             logger.debug("%s hung up", self.client)
         finally:
@@ -106,15 +118,12 @@ class Connection:
         finally:
             self._num_slow.release()
 
-    async def _obey(self, frame: Frame) -> None:
-        message = frame.message
+    def _obey(self, message: Message) -> None:
         try:
             if isinstance(message, Bind):
-                await self._host.bind(self.client, message, self)
+                self._host.bind(self.client, message, self)
             elif isinstance(message, StartReplay):
                 self._host.replay(self.client, message)
-            elif isinstance(message, WantCredit | CopyPages):
-                await self._slow.put(message)
             elif isinstance(message, Close):
                 self._host.close(self.client, SessionId(message.session))
             elif isinstance(message, Detach):
@@ -135,6 +144,7 @@ class Serving:
         self._host = host
         self._copies = PageCopies(transport, host)
         self._connections: set[Connection] = set()
+        self._num_slow: WeakValueDictionary[PeerId, asyncio.Semaphore] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Answer peers from now on."""
@@ -160,7 +170,8 @@ class Serving:
             connection.send(Draining(within_ms=within_ms))
 
     async def _on_control(self, stream: FrameStream) -> None:
-        connection = Connection(stream, self._host, self._copies.send)
+        num_slow = self._num_slow.setdefault(stream.remote_id, asyncio.Semaphore(MAX_SLOW))
+        connection = Connection(stream, self._host, self._copies.send, num_slow)
         self._connections.add(connection)
         try:
             await connection.serve()
@@ -191,22 +202,35 @@ class Serving:
         if hello.direction == "output":
             await _hand_out(stream, driver, hello.epoch)
         else:
-            await self._take_in(stream, driver)
+            await self._take_in(stream, driver, hello.epoch)
 
-    async def _take_in(self, stream: FrameStream, driver: SessionDriver) -> None:
+    async def _take_in(self, stream: FrameStream, driver: SessionDriver, epoch: int) -> None:
         """Feed steps to the session for as long as the stream belongs to its epoch."""
-        while True:
-            await driver.has_room_for_more()
-            try:
-                frame = await stream.read()
-            except EndOfStream:
-                return
-            message = frame.message
-            if not isinstance(message, Step | StateStep):
-                raise BadFrame("only steps go down the chain")
-            if not is_hidden(frame.tensors, message.num_tokens, self._host.model.hidden_size):
-                raise BadFrame("a step carries the hidden states of its tokens, and nothing else")
-            driver.on_frame(message, frame.tensors[0], asyncio.get_running_loop().time())
+        try:
+            while True:
+                await driver.has_room_for_more()
+                self._take_step(stream, driver, await stream.read())
+        except EndOfStream:
+            return
+        except BadFrame as error:
+            if driver.session.stage:  # the client knows what it does itself
+                driver.complain(epoch, str(error))
+            raise
+
+    def _take_step(self, stream: FrameStream, driver: SessionDriver, frame: Frame) -> None:
+        message = frame.message
+        if not isinstance(message, Step | StateStep):
+            raise BadFrame("only steps go down the chain")
+        if not is_hidden(frame.tensors, message.num_tokens, self._host.model.hidden_size):
+            raise BadFrame("a step carries the hidden states of its tokens, and nothing else")
+        (hidden,) = frame.tensors
+        if driver.session.stage and not is_finite(hidden):
+            raise BadFrame("hidden states are numbers")
+        began_s = time.thread_time()
+        if driver.on_frame(message, hidden, asyncio.get_running_loop().time()):
+            stream.loop_budget.forgive(stream.decoding_s)
+        else:
+            stream.loop_budget.charge(time.thread_time() - began_s + FRAME_S)
 
 
 async def _hand_out(stream: FrameStream, driver: SessionDriver, epoch: int) -> None:

@@ -75,3 +75,8 @@ class Counters:
     stale_frames: int = 0
     refused_steps: int = 0
     recomputed_below_commit: int = 0
+
+    @property
+    def num_useless(self) -> int:
+        """Steps that came and were not accepted."""
+        return self.stale_frames + self.refused_steps

@@ -66,6 +66,7 @@ class HopSession:
     num_stages: int = 1
     previous: PeerId | None = None
     copy_from: PeerId | None = None
+    is_long: bool = False
     next: NextHop | None = None
     commit: int = 0
     credit: int = 0
@@ -127,6 +128,7 @@ class HopSession:
         self.epoch, self.stage, self.num_stages = bind.epoch, bind.stage, bind.num_stages
         self.previous, self.next, self.commit = PeerId(bind.previous), bind.next, bind.commit
         self.copy_from = PeerId(bind.copy_from) if bind.copy_from else None
+        self.is_long = bind.is_long
         self._commit_tag = theirs.get(bind.commit)
         self.executed_seq = self._last_seq = self._refused_attempt = -1
         self._waiting.clear()
@@ -268,6 +270,10 @@ class HopSession:
         if epoch != self.epoch:
             return []
         return [Tell(self._error("internal", "the link to the next server broke"))]
+
+    def spoiled(self, epoch: int, reason: str) -> list[Effect]:
+        """What came along the chain of `epoch` broke the rules."""
+        return [Tell(self._error("bad_message", reason[:300]))] if epoch == self.epoch else []
 
     def replay(self, order: StartReplay) -> list[Effect]:
         """Send the logged `[start, end)` to the successor."""

@@ -11,3 +11,14 @@ class TensorOperations:
 
     def join(self, payloads: list[torch.Tensor]) -> torch.Tensor:
         return payloads[0] if len(payloads) == 1 else torch.cat(payloads)
+
+    def first(self, payload: torch.Tensor, num_tokens: int) -> torch.Tensor:
+        return payload[:num_tokens].clone()
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Tell whether all of it are numbers. One pass and no copy, as nothing of torch's own is."""
+    if not tensor.numel():
+        return True
+    least, most = torch.aminmax(tensor)
+    return bool(torch.isfinite(least) and torch.isfinite(most))

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from swarm.background import RunningGroup, running, running_group
 from swarm.errors import PeerError, PeerUnreachable
-from swarm.streams import FrameStream
+from swarm.streams import FRAME_S, FrameStream
 from swarm.transport import Transport
 from swarm.wire.blocks import PeerId, SessionId
 from swarm.wire.frames import FROM_SERVER, MAX_CONTROL_FRAME_BYTES, BadFrame
@@ -83,7 +83,9 @@ class Connection:
         try:
             async with running(self._watch_forever()):
                 while True:
-                    self._hear((await self._stream.read()).message)
+                    message = (await self._stream.read()).message
+                    with self._stream.loop_budget.charged(FRAME_S):
+                        self._hear(message)
         except BadFrame as error:
             return f"it broke the rules: {error}"
         except PeerError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from swarm.errors import ConfigError
+from swarm.passing_folder import passing_folder
 from swarm.wire.blocks import PeerId
 from swarm.wire.keys import peer_id_of
 
@@ -50,8 +51,8 @@ def load_identity(path: Path) -> Identity:
 def temporary_identity() -> Iterator[Identity]:
     """A new identity whose file is gone after the block. Raises ConfigError if there is no place for it."""
     check_temporary_folder()
-    with tempfile.TemporaryDirectory(prefix="murmur-") as folder:
-        yield load_identity(Path(folder) / "identity.key")
+    with passing_folder() as folder:
+        yield load_identity(folder / "identity.key")
 
 
 def check_temporary_folder() -> None:

@@ -29,8 +29,8 @@ from swarm.errors import (
 from swarm.history import History
 from swarm.inputs import Inputs
 from swarm.network import Network
-from swarm.patience import RECOVER_S, STALL_S, Patience, Verdict
-from swarm.session import ClientSession, Phase, Ticket, reattach
+from swarm.patience import RECOVER_S, Patience, Verdict
+from swarm.session import ClientSession, Phase, read_ticket, reattach
 from swarm.session_effects import (
     Broken,
     Deliver,
@@ -43,7 +43,7 @@ from swarm.session_effects import (
     TellHop,
     TellPeer,
 )
-from swarm.wire.blocks import Hop, PeerId, Route, SessionId, Span
+from swarm.wire.blocks import PeerId, Route, SessionId
 from swarm.wire.messages import BindAck, Close, Credit, Message, Ready, SessionError, StepResult
 from swarm.wire.tags import TagChain
 
@@ -67,6 +67,15 @@ class Notice:
     pause_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What a model says of the length of sequences, in tokens; None where it says nothing."""
+
+    longest: int | None = None
+    short: int | None = None
+    """Where `longrope` changes over to its frequencies for long sequences."""
+
+
 @dataclass(slots=True)
 class Counters:
     """Messages of this session, for the tests and the curious."""
@@ -87,7 +96,7 @@ class InferenceSession:
         network: Network,
         inputs: Inputs,
         save_ticket: Callable[[bytes], None] | None = None,
-        max_positions: int | None = None,
+        lengths: "Lengths | None" = None,
     ) -> None:
         self.counters = Counters()
         self.on_notice: Callable[[Notice], None] = lambda notice: None
@@ -95,7 +104,7 @@ class InferenceSession:
         self._network = network
         self._inputs = inputs
         self._save_ticket = save_ticket
-        self._max_positions = max_positions
+        self._lengths = lengths or Lengths()
         self._waiting: dict[int, asyncio.Future[torch.Tensor]] = {}
         self._chains = Chains(network, self._on_frame, self._on_chain_broken, self.counters)
         self._lost: set[PeerId] = set()
@@ -155,9 +164,7 @@ class InferenceSession:
         """A new session that shares our first `position` tokens (default: all) with us, copy-on-write."""
         at = self.position if position is None else position
         child = self._machine.fork(SessionId(secrets.token_bytes(16)), at)
-        session = InferenceSession(
-            child, self._network, self._inputs.fork(at), max_positions=self._max_positions
-        )
+        session = InferenceSession(child, self._network, self._inputs.fork(at), lengths=self._lengths)
         async with _running_session(session, self._machine.route):
             yield session
 
@@ -181,10 +188,12 @@ class InferenceSession:
         if self._waiting:
             raise LocalProtocolError("a session takes one step after the other; fork it to go two ways")
         before = self.position
-        if self._max_positions is not None and before + num_tokens > self._max_positions:
+        longest = self._lengths.longest
+        if longest is not None and before + num_tokens > longest:
             raise ContextTooLong(
-                f"{before + num_tokens} tokens are more than the {self._max_positions} that this model takes"
+                f"{before + num_tokens} tokens are more than the {longest} that this model takes"
             )
+        self._choose_rope(before + num_tokens)
         try:
             outputs = [
                 await future for future in self._start_steps(num_tokens, min(rows, num_tokens), append)
@@ -193,6 +202,15 @@ class InferenceSession:
             self._undo(before)
             raise
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _choose_rope(self, num_tokens: int) -> None:
+        """Begin anew if rope rotates a sequence of so many tokens otherwise than the one that we had."""
+        is_long = self._lengths.short is not None and num_tokens > self._lengths.short
+        if is_long != self._machine.is_long:
+            old, history = self._machine.history, History(TagChain(secrets.token_bytes(16)))
+            ids = self._inputs.ids
+            history.append([old.tag(at + 1) if token < 0 else token for at, token in enumerate(ids)])
+            self._carry_out(self._machine.begin_anew(history, is_long=is_long))
 
     def _start_steps(
         self, num_tokens: int, rows: int, append: Callable[[int, int], list[int]]
@@ -312,6 +330,8 @@ class InferenceSession:
     def _need_route(self, effect: NeedRoute) -> None:
         self._patience.lose(time.monotonic())
         self._lost |= effect.lost
+        for peer_id in effect.lost if effect.is_blamed else ():
+            self._network.health.failed(peer_id)
         logger.info("re-routing: %s", effect.reason)
         kind = "full" if effect.reason == NO_ROOM else "lost"
         self.on_notice(Notice(kind, effect.reason, effect.lost))
@@ -365,7 +385,7 @@ class InferenceSession:
         if not self._patience.may_move(time.monotonic()):
             return
         if self._network.has_room_elsewhere(busy, self.route, self.position):
-            self._carry_out(self._machine.on_lost(frozenset([busy]), NO_ROOM))
+            self._carry_out(self._machine.on_lost(frozenset([busy]), NO_ROOM, is_blamed=False))
         elif self._told_busy_s != self._patience.busy_s:
             self._told_busy_s = self._patience.busy_s
             self.on_notice(Notice("busy", "no server has room now", frozenset([busy])))
@@ -387,7 +407,6 @@ class InferenceSession:
     def _on_frame(self, peer_id: PeerId, message: StepResult, rows: torch.Tensor) -> None:
         is_output = rows.dim() == 2 and rows.shape[1] == self._width and rows.is_floating_point()
         if not is_output or not bool(torch.isfinite(rows).all()):
-            self._network.health.failed(peer_id)
             self._carry_out(self._machine.on_lost(frozenset([peer_id]), "what it sent is no output"))
             return
         self._carry_out(self._machine.on_result(message, rows))
@@ -408,6 +427,7 @@ class InferenceSession:
                 self._check_patience()
                 continue
             self._must_route.clear()
+            self._check_patience()  # who loses every route at once must come to an end as well
             if self._save_error is None:
                 await self._find_route()
             if self._save_error is not None:
@@ -460,15 +480,15 @@ class InferenceSession:
         if verdict is Verdict.GIVE_UP:
             self._give_up(self._why_stuck())
         elif verdict is Verdict.REBIND and machine.is_bound:
-            logger.warning("no progress for %d s: binding the route anew", STALL_S)
-            self.bind(machine.route)
+            logger.warning("no progress for %d s: looking for another route", self._patience.stall_s)
+            self._carry_out(machine.on_stall())
 
     def _why_stuck(self) -> SwarmError:
         error = self._last_error
         if error is not None and error.code == "busy" and error.stage < len(self.route):
             peer_id = self.route[error.stage].peer_id
             return PeerBusy("the servers have no room now; try again later", peer_id, 5.0)
-        return SwarmTimeout(f"the swarm did not answer within {RECOVER_S:.0f} s")
+        return SwarmTimeout(f"the swarm did not answer within {self._patience.recover_s:.0f} s")
 
     def shut(self) -> None:
         """Say farewell to the servers."""
@@ -511,7 +531,7 @@ async def open_session(
     *,
     ticket: bytes | None = None,
     save_ticket: Callable[[bytes], None] | None = None,
-    max_positions: int | None = None,
+    lengths: Lengths | None = None,
     is_relayed: bool = False,
 ) -> AsyncIterator[InferenceSession]:
     """Open a session over the swarm, or re-attach to the one of `ticket`, whose history `inputs` holds.
@@ -524,11 +544,11 @@ async def open_session(
         history = History(TagChain(secrets.token_bytes(16)))
         machine = ClientSession(SessionId(secrets.token_bytes(16)), client, network.fingerprint, history)
     else:
-        held = msgspec.msgpack.decode(ticket, type=Ticket)
+        held = read_ticket(ticket)
         machine = reattach(held, inputs.ids, client, network.fingerprint)
-        machine.route = tuple(Hop(PeerId(peer), Span(start, end)) for peer, start, end in held.route)
+        machine.route = held.route
         inputs.truncate(machine.position)
     machine.carries_all_links = is_relayed
-    session = InferenceSession(machine, network, inputs, save_ticket, max_positions)
+    session = InferenceSession(machine, network, inputs, save_ticket, lengths)
     async with _running_session(session):
         yield session

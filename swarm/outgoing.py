@@ -44,6 +44,11 @@ class Outgoing:
         is_behind = len(self._queue) >= MAX_FRAMES or self._queued_bytes >= MAX_BYTES
         return is_behind or self._allowance.is_exhausted
 
+    @property
+    def has_unmade(self) -> bool:
+        """Whether frames wait whose tensors are made only when their turn comes."""
+        return any(callable(tensors) for _, tensors in self._queue)
+
     async def wait_for_room(self) -> None:
         """Until the queue is not full, or is closed."""
         while self.is_full and self.epoch >= 0:

@@ -34,6 +34,8 @@ class Patience:
     """Since when servers refuse for want of room."""
     paused_s: float | None = None
     """Since when the answer does not go on because a server was lost; None while it goes on."""
+    stall_s: float = STALL_S
+    recover_s: float = RECOVER_S
 
     def begin(self, now_s: float) -> None:
         """Somebody waits from now on."""
@@ -80,8 +82,8 @@ class Patience:
 
     def judge(self, now_s: float) -> Verdict:
         """What to do about a step that is waited for, on a route that is bound."""
-        if now_s - min(self.progress_s, self.busy_s) > RECOVER_S:
+        if now_s - min(self.progress_s, self.busy_s) > self.recover_s:
             return Verdict.GIVE_UP
-        if now_s - max(self.phase_s, self.progress_s) > STALL_S:
+        if now_s - max(self.phase_s, self.progress_s) > self.stall_s:
             return Verdict.REBIND
         return Verdict.WAIT

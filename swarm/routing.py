@@ -29,6 +29,7 @@ Costs = npt.NDArray[np.float64]
 UNKNOWN_RTT_S = 0.05
 HOP_OVERHEAD_S = 0.001
 UNKNOWN_BLOCK_S = 0.1
+LONGEST_BLOCK_S = 1e6  # of a speed near zero the inverse is infinite, and times an empty queue no number
 NO_ROOM_S = 1.0  # a server without free KV tokens answers `busy` after a while
 KEPT_BLOCK_S = 0.1  # what a cache in place is worth: a replay takes longer than many steps
 
@@ -174,7 +175,8 @@ def _rtt_s(measured_s: float | None) -> float:
 
 
 def _block_s(server: ServerRecord) -> float:
-    return 1 / server.inference_rps if server.inference_rps > 0 else UNKNOWN_BLOCK_S
+    known_s = 1 / server.inference_rps if server.inference_rps > 0 else UNKNOWN_BLOCK_S
+    return min(known_s, LONGEST_BLOCK_S)
 
 
 def _enter_s(server: ServerRecord, penalty_s: float, is_kept: bool) -> float:

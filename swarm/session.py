@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Annotated
 
 import msgspec
 
@@ -34,7 +35,8 @@ from swarm.session_effects import (
     TellHop,
     TellPeer,
 )
-from swarm.wire.blocks import PeerId, Route, SessionId
+from swarm.wire.blocks import Hop, PeerId, Route, SessionId, Span
+from swarm.wire.bounds import MAX_STAGES, BlockIndex, Epoch, Peer, Position, Session, Tag
 from swarm.wire.messages import (
     Bind,
     BindAck,
@@ -55,9 +57,13 @@ from swarm.wire.messages import (
 REPLAY_CHUNK_TOKENS = 256
 CREDIT_WAIT_MS = 2000
 MAX_FAILURES = 3
-MAX_RETRY_MS = 5_000
-HOPELESS = frozenset({"fenced", "too_long"})
-BLAMED = frozenset({"unauthorised", "wrong_model", "unsupported", "bad_message", "draining"})
+MAX_UNASKED = 64  # results in a row: what is sent twice is answered twice, a window of steps at a time
+MAX_GAPS = 16  # in a row: a retry may honestly meet one at every hop further down
+MIN_RETRY_MS, MAX_RETRY_MS = 50, 5_000
+BLAMED = frozenset({"unauthorised", "wrong_model", "unsupported", "bad_message", "draining", "fenced"})
+NOBODYS_FAULT = frozenset({"busy", "draining"})
+ACCOMPLICES = {"bad_message": -1, "gap": -1, "internal": 1}
+"""Whose refusal may be a neighbour's fault: what came is the predecessor's, a broken link the successor's."""
 
 
 class Phase(Enum):
@@ -78,12 +84,23 @@ class Phase(Enum):
 class Ticket(msgspec.Struct, frozen=True):
     """All of a session but its history: enough to re-attach after a restart, with the same client key."""
 
-    session: bytes
-    key: bytes
-    epoch: int
-    commit: int
-    tag: int
-    route: tuple[tuple[str, int, int], ...] = ()
+    session: Session
+    key: Annotated[bytes, msgspec.Meta(max_length=64)]
+    epoch: Epoch
+    commit: Position
+    tag: Tag
+    is_long: bool = False
+    hops: Annotated[tuple[tuple[Peer, BlockIndex, BlockIndex], ...], msgspec.Meta(max_length=MAX_STAGES)] = (
+        msgspec.field(default=(), name="route")
+    )
+
+    @property
+    def route(self) -> Route:
+        """The servers that held the session."""
+        return tuple(Hop(PeerId(peer), Span(start, end)) for peer, start, end in self.hops)
+
+    def __post_init__(self) -> None:
+        _ = self.route  # raises ValueError where a hop has no blocks
 
 
 @dataclass(slots=True)
@@ -99,6 +116,7 @@ class ClientSession:
     parent: ForkOf | None = None
     replay_chunk_tokens: int = REPLAY_CHUNK_TOKENS
     carries_all_links: bool = False
+    is_long: bool = False
     phase: Phase = Phase.UNBOUND
     epoch: int = 0
     commit: int = 0
@@ -110,6 +128,10 @@ class ClientSession:
     _unready: set[int] = field(default_factory=set)
     _bound_commit: int = 0
     _num_failures: int = 0
+    _num_gaps: int = 0
+    _num_unasked: int = 0
+    _has_ticket: bool = False
+    _left: set[PeerId] = field(default_factory=set)
     _handover: Handover = field(default_factory=Handover)
 
     # --- what the user asks ------------------------------------------------------------------------
@@ -161,6 +183,19 @@ class ClientSession:
             return self.bind(self.route, self._addresses)
         return []
 
+    def begin_anew(self, history: History, *, is_long: bool) -> list[Effect]:
+        """Have everything computed again with the rotary frequencies of long sequences, or of short ones.
+
+        `history` names the same tokens by other names, so that no hop takes what it holds for ours. Raises
+        LocalProtocolError while steps are outstanding.
+        """
+        self._check_open()
+        if len(history) != self.position or self.commit != self.position:
+            raise LocalProtocolError("a session begins anew between two steps, with all of its tokens")
+        self.history, self.is_long, self.parent = history, is_long, None
+        is_unbound = self.phase in (Phase.UNBOUND, Phase.ROUTELESS)
+        return [] if is_unbound else self.bind(self.route, self._addresses)
+
     def fork(self, session_id: SessionId, position: int) -> "ClientSession":
         """A child that shares `[0, position)`; call its `bind` with our route.
 
@@ -176,6 +211,7 @@ class ClientSession:
         child.parent = ForkOf(self.session_id, position, self.history.tag(position))
         child._relays = set(self._relays)
         child.carries_all_links = self.carries_all_links
+        child.is_long = self.is_long
         return child
 
     def close(self, *, is_kept: bool = False) -> list[Effect]:
@@ -189,13 +225,15 @@ class ClientSession:
 
     def ticket(self) -> Ticket:
         """What a restarted client needs, beside the history itself, to go on with this session."""
+        self._has_ticket = True
         return Ticket(
             session=self.session_id,
             key=self.history.key,
             epoch=self.epoch,
             commit=self.commit,
             tag=self.history.tag(self.commit),
-            route=tuple((hop.peer_id, hop.span.start, hop.span.end) for hop in self.route),
+            is_long=self.is_long,
+            hops=tuple((hop.peer_id, hop.span.start, hop.span.end) for hop in self.route),
         )
 
     # --- binding -----------------------------------------------------------------------------------
@@ -208,6 +246,7 @@ class ClientSession:
         self.route = route
         self._addresses = addresses or {}
         self._acks.clear()
+        self._left.clear()
         self._replays.clear()
         self._bound_commit = self.commit
         self.outbox.restart()
@@ -260,7 +299,7 @@ class ClientSession:
         if self.phase in (Phase.UNBOUND, Phase.CLOSED) or not stages:
             return []
         self._handover.retiring[peer] = Retiring(self.route[stages[0]], self.slot(stages[0]))
-        return self._lose({peer}, "it is about to stop")
+        return self._lose({peer}, "it is about to stop", is_blamed=False)
 
     def on_ready(self, ready: Ready) -> list[Effect]:
         """A hop that lacked something has it."""
@@ -269,11 +308,16 @@ class ClientSession:
         self._unready.discard(ready.stage)
         return [] if self._unready else self._next_replay()
 
-    def on_lost(self, peers: frozenset[PeerId], reason: str) -> list[Effect]:
+    def on_lost(self, peers: frozenset[PeerId], reason: str, *, is_blamed: bool = True) -> list[Effect]:
         """Hops are gone or suspected: their late frames will not be trusted."""
         if self.phase in (Phase.UNBOUND, Phase.CLOSED) or not any(hop.peer_id in peers for hop in self.route):
             return []
-        return self._lose(set(peers), reason)
+        return self._lose(set(peers), reason, is_blamed=is_blamed)
+
+    def on_stall(self) -> list[Effect]:
+        """Nothing moves and nobody says why: each hop may be to blame, and who was to hand over does not."""
+        self._handover.forget(frozenset(self._handover.retiring))
+        return self._lose({hop.peer_id for hop in self.route}, "nothing moves")
 
     # --- steps -------------------------------------------------------------------------------------
 
@@ -282,10 +326,13 @@ class ClientSession:
         if self.phase not in (Phase.READY, Phase.WAITING) or result.epoch != self.epoch:
             return []
         step = self.outbox.take(result, len(payload), self.history)
+        self._num_unasked = 0 if step is not None else self._num_unasked + 1
+        if self._num_unasked > MAX_UNASKED:
+            return self._lose({self.route[-1].peer_id}, "it answers what nobody asked")
         if step is None:
             return []
         self.commit = step.end
-        self._num_failures = 0
+        self._num_failures = self._num_gaps = 0
         return [Deliver(step.number, payload, result.links), *self._send()]
 
     def on_error(self, error: SessionError) -> list[Effect]:
@@ -294,11 +341,11 @@ class ClientSession:
         is_ours |= error.code == "fenced" and error.epoch > self.epoch  # who took over says so with its own
         if self.phase in (Phase.UNBOUND, Phase.CLOSED) or not is_ours:
             return []
-        if error.code in HOPELESS:
+        if error.code == "too_long" or (error.code == "fenced" and self._has_ticket):
             self.phase = Phase.CLOSED
             return [Broken(error.code, error.message)]
         if error.code in BLAMED:
-            return self._lose({self.route[error.stage].peer_id}, f"{error.code}: {error.message}")
+            return self._lose_by(error)
         return [] if self.phase is Phase.ROUTELESS else self._on_refusal(error)
 
     def _on_refusal(self, error: SessionError) -> list[Effect]:
@@ -307,8 +354,15 @@ class ClientSession:
             return self._on_refused_step(error)
         self._num_failures += 1
         if error.code == "busy" or self._num_failures > MAX_FAILURES:
-            return self._lose({self.route[error.stage].peer_id}, f"{error.code}: {error.message}")
+            return self._lose_by(error)
         return self.bind(self.route, self._addresses)
+
+    def _lose_by(self, error: SessionError) -> list[Effect]:
+        """Leave who refused us, and who may be the reason."""
+        stages = {error.stage, error.stage + ACCOMPLICES.get(error.code, 0)}
+        peers = {hop.peer_id for stage, hop in enumerate(self.route) if stage in stages}
+        is_blamed = error.code not in NOBODYS_FAULT
+        return self._lose(peers, f"{error.code}: {error.message}", is_blamed=is_blamed)
 
     def on_credit(self, credit: Credit) -> list[Effect]:
         """A hop granted more room."""
@@ -359,6 +413,7 @@ class ClientSession:
             parent=self.parent,
             copy_from=self._handover.source_for(hop),
             lease_ms=self.lease_ms,
+            is_long=self.is_long,
         )
 
     def _receivers(self, acks: Sequence[BindAck]) -> dict[int, PeerId]:
@@ -393,11 +448,15 @@ class ClientSession:
         peer = self.route[stage + 1].peer_id
         return NextHop(peer, self._addresses.get(peer, ()), self.slot(stage + 1))
 
-    def _lose(self, peers: set[PeerId], reason: str) -> list[Effect]:
+    def _lose(self, peers: set[PeerId], reason: str, *, is_blamed: bool = True) -> list[Effect]:
+        if self.phase is Phase.ROUTELESS and peers <= self._left:
+            return []  # it goes on talking, but we are leaving already
         self.phase = Phase.ROUTELESS
+        self._left |= peers
+        self._num_gaps = self._num_unasked = 0
         self._acks.clear()
         self.outbox.credit.clear()
-        return [NeedRoute(frozenset(peers), reason)]
+        return [NeedRoute(frozenset(peers), reason, is_blamed)]
 
     def _next_replay(self) -> list[Effect]:
         if not self._replays:
@@ -464,17 +523,29 @@ class ClientSession:
     def _on_refused_step(self, error: SessionError) -> list[Effect]:
         if error.attempt < self.outbox.attempt:
             return []
+        self._num_gaps += error.code == "gap" or error.position < self.commit
+        if self._num_gaps > MAX_GAPS:
+            return self._lose_by(error)
         if error.position < self.commit:
             return self.bind(self.route, self._addresses)
         if error.code == "busy":
             self.phase = Phase.WAITING
-            return [RetryLater(self.outbox.attempt, min(error.retry_after_ms, MAX_RETRY_MS), error.stage)]
+            after_ms = min(max(error.retry_after_ms, MIN_RETRY_MS), MAX_RETRY_MS)
+            return [RetryLater(self.outbox.attempt, after_ms, error.stage)]
         return self._resend()
 
     def _resend(self) -> list[Effect]:
         self.phase = Phase.READY
         self.outbox.resend()
         return self._send()
+
+
+def read_ticket(raw: bytes) -> Ticket:
+    """The ticket in `raw`. Raises LocalProtocolError if there is none."""
+    try:
+        return msgspec.msgpack.decode(raw, type=Ticket)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise LocalProtocolError(f"this is no ticket to a session: {error}"[:200]) from error
 
 
 def reattach(ticket: Ticket, labels: Sequence[int], client: PeerId, fingerprint: str) -> ClientSession:
@@ -487,4 +558,5 @@ def reattach(ticket: Ticket, labels: Sequence[int], client: PeerId, fingerprint:
         raise LocalProtocolError("the ticket belongs to another history")
     session = ClientSession(SessionId(ticket.session), client, fingerprint, history)
     session.epoch, session.commit = ticket.epoch, ticket.commit
+    session.is_long = ticket.is_long
     return session

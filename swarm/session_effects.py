@@ -55,10 +55,11 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class NeedRoute:
-    """Find a route without `lost`, then call `bind` with it."""
+    """Find a route without `lost`, then call `bind` with it. `is_blamed` says that they failed us."""
 
     lost: frozenset[PeerId]
     reason: str
+    is_blamed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

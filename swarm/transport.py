@@ -22,11 +22,13 @@ from swarm.background import finish, running
 from swarm.errors import ConfigError, PeerUnreachable, SwarmError
 from swarm.identity import Identity, holding, load_identity, temporary_identity
 from swarm.listening import check_host_maddrs, first_line, sentence_of_p2pd
+from swarm.passing_folder import passing_folder
 from swarm.quiet import quiet_hivemind
 from swarm.streams import (
     FIRST_FRAME_S,
     MAX_BYTES_PER_PEER,
     MAX_STREAMS,
+    STREAM_S,
     ByteBudget,
     EndOfStream,
     FrameStream,
@@ -121,7 +123,9 @@ class Transport:
             info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         ) -> None:
             peer_id = PeerId(info.peer_id.to_base58())
-            stream = FrameStream(peer_id, reader, writer, rules, self.incoming.budget(peer_id))
+            budgets = self.incoming.budget(peer_id), self.incoming.loop_budget(peer_id)
+            stream = FrameStream(peer_id, reader, writer, rules, *budgets)
+            stream.loop_budget.charge(STREAM_S)
             await self._handle(protocol, handler, stream)
 
         await self.p2p.add_binary_stream_handler(protocol, accept)
@@ -235,7 +239,7 @@ def _sockets_in_a_folder() -> Iterator[type[_Guarded]]:
     """
     usual = tempfile.gettempdir()
     place = usual if usual.isascii() and len(usual) <= MAX_SOCKET_FOLDER_LETTERS else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="murmur-", dir=place, ignore_cleanup_errors=True) as folder:
+    with passing_folder(Path(place)) as folder:
         prefix = {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/"}
         yield cast(type[_Guarded], type("_GuardedInFolder", (_Guarded,), prefix))
 

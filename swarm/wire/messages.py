@@ -64,7 +64,8 @@ class Bind(Message, frozen=True, tag="bind", kw_only=True):
 
     `positions` (u32) and `tags` (u64), packed little-endian, list the step boundaries of the client's
     history; the hop truncates to the longest one that it holds. `next` is None where the client itself
-    receives the output. With `parent` a missing session is forked instead of opened empty.
+    receives the output. With `parent` a missing session is forked instead of opened empty. `is_long` asks for
+    the rotary frequencies that `longrope` has for sequences beyond the original length.
     """
 
     session: Session
@@ -83,6 +84,7 @@ class Bind(Message, frozen=True, tag="bind", kw_only=True):
     parent: ForkOf | None = None
     copy_from: Peer | None = None
     lease_ms: Annotated[int, Meta(ge=0, le=24 * 3_600_000)] = 1_800_000
+    is_long: bool = False
 
 
 class StartReplay(Message, frozen=True, tag="start_replay", kw_only=True):

@@ -27,9 +27,10 @@ from server.kv_spill import SpillStore
 from server.serving import Serving, open_chain
 from server.session_effects import SessionKey
 from swarm.background import running
+from swarm.checkpoint.rope_lengths import short_positions
 from swarm.dht import Dht, open_dht
 from swarm.errors import PeerUnreachable, SwarmError
-from swarm.inference import InferenceSession, open_session
+from swarm.inference import InferenceSession, Lengths, open_session
 from swarm.inputs import Inputs
 from swarm.network import Network, open_network
 from swarm.streams import FrameStream
@@ -307,7 +308,13 @@ class Client(Peer):
         inputs.append_ids(ids)
         async with AsyncExitStack() as stack:
             network = await stack.enter_async_context(self._open_network(among)) if among else self.network
-            session = open_session(network, inputs, ticket=ticket, save_ticket=save_ticket)
+            session = open_session(
+                network,
+                inputs,
+                ticket=ticket,
+                save_ticket=save_ticket,
+                lengths=Lengths(short=short_positions(self._model.checkpoint.config)),
+            )
             yield await stack.enter_async_context(session)
 
 

@@ -127,6 +127,30 @@ def test_the_chain_is_opened_under_the_epoch_of_the_bind() -> None:
     assert Client().bind("a", "b")[-1] == OpenChain(1, frozenset())
 
 
+def test_a_session_that_begins_anew_has_no_name_left_that_a_hop_could_know() -> None:
+    client = bound("a", "b")
+    client.deliver(5, 6)
+    old = client.session.history
+    anew = History(TagChain(b"n" * 16))
+    anew.append([5, 6])
+    bind = told(client.session.begin_anew(anew, is_long=True))[0][1]
+    assert bind.is_long
+    assert unpack_boundaries(bind.positions, bind.tags) == {0: 0, 2: anew.tag(2)}
+    assert anew.tag(2) != old.tag(2)
+    client.ack(0)
+    (replay, *_) = client.ack(1)
+    assert isinstance(replay, SendState)
+    assert client.session.ticket().is_long
+    assert client.session.fork(SessionId(b"c" * 16), 2).is_long
+
+
+def test_a_session_does_not_begin_anew_in_the_middle_of_a_step() -> None:
+    client = bound("a", "b")
+    client.step(5)
+    with pytest.raises(LocalProtocolError, match="between two steps"):
+        client.session.begin_anew(History(TagChain(b"n" * 16)), is_long=True)
+
+
 def test_every_bind_raises_the_epoch() -> None:
     client = bound()
     client.bind("a", "b")
@@ -446,12 +470,14 @@ def test_a_ticket_of_another_history_is_refused() -> None:
 
 def test_whoever_is_fenced_stops_though_the_epoch_is_that_of_the_one_who_took_over() -> None:
     client = bound()
+    client.session.ticket()
     (broken,) = client.refuse("fenced", epoch=client.session.epoch + 1)
     assert isinstance(broken, Broken)
 
 
 def test_whoever_is_fenced_stops() -> None:
     client = bound()
+    client.session.ticket()
     (broken,) = client.refuse("fenced")
     assert isinstance(broken, Broken)
     with pytest.raises(LocalProtocolError, match="closed"):
@@ -540,7 +566,7 @@ def test_a_hop_that_lost_what_is_final_is_bound_and_filled_again() -> None:
     assert (client.session.phase, client.session.epoch) == (Phase.BINDING, 2)
 
 
-@pytest.mark.parametrize("code", ["unauthorised", "wrong_model", "unsupported", "bad_message", "draining"])
+@pytest.mark.parametrize("code", ["unauthorised", "wrong_model", "unsupported", "draining"])
 def test_a_hop_that_no_retry_mends_is_left(code: ErrorCode) -> None:
     (need,) = bound().refuse(code, stage=2)
     assert isinstance(need, NeedRoute)

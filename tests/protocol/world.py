@@ -72,6 +72,9 @@ class ListOperations:
     def join(self, payloads: list[list[int]]) -> list[int]:
         return [value for payload in payloads for value in payload]
 
+    def first(self, payload: list[int], num_tokens: int) -> list[int]:
+        return payload[:num_tokens]
+
 
 class Rooms(KVRooms):
     """Caches of one server, with a limit on tokens; shared prefixes are copied here."""

@@ -90,7 +90,7 @@ class Server:
             tags=struct.pack("<Q", TAG),
             copy_from=SOURCE,
         )
-        await self.host.bind(CLIENT, bind, self.ears)
+        self.host.bind(CLIENT, bind, self.ears)
         await asyncio.sleep(0)
 
     async def take(self, *frames: tuple[Message, Sequence[torch.Tensor]], session: bytes = SESSION) -> None:

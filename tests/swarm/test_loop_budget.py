@@ -1,0 +1,104 @@
+"""What one peer may take of the loop: it owes for what is no work, and slows down nobody but itself."""
+
+import asyncio
+import time
+
+import pytest
+
+from swarm.streams import (
+    LOOP_AT_ONCE_S,
+    LOOP_SHARE,
+    MAX_REMEMBERED_PEERS,
+    TURN_S,
+    IncomingStreams,
+    LoopBudget,
+)
+from swarm.wire.blocks import PeerId
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_what_is_owed_is_paid_for_by_the_time_that_passes() -> None:
+    clock = Clock()
+    budget = LoopBudget(clock)
+    budget.charge(0.3)
+    clock.now_s = 2.0
+    assert budget.owed_s() == pytest.approx(0.3 - 2 * LOOP_SHARE)
+    clock.now_s = 100.0
+    assert budget.owed_s() == 0.0
+    budget.charge(0.1)
+    assert budget.owed_s() == pytest.approx(0.1), "nothing is saved up"
+
+
+def test_a_block_is_charged_with_the_processors_time_and_not_with_the_time_that_passes() -> None:
+    budget = LoopBudget(Clock())
+    with budget.charged():
+        time.sleep(0.05)
+    assert budget.owed_s() < 0.03
+    with budget.charged(besides_s=1.0):
+        pass
+    assert 1.0 <= budget.owed_s() < 1.1
+
+
+async def test_who_owes_little_is_read_at_once_and_who_owes_more_waits_until_it_is_paid_for() -> None:
+    budget = LoopBudget()
+    budget.charge(LOOP_AT_ONCE_S)
+    began_s = time.monotonic()
+    await budget.next_turn()
+    budget.charge(0.02)
+    await budget.next_turn()
+    assert time.monotonic() - began_s >= 0.02 / LOOP_SHARE * 0.9
+
+
+async def test_others_have_a_turn_after_a_millisecond_of_work_for_one_peer() -> None:
+    budget, turns = LoopBudget(), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    for _ in range(100):
+        budget.charge(TURN_S / 10)
+        await budget.next_turn()
+    task.cancel()
+    assert 5 <= turns <= 15
+
+
+def test_what_a_peer_owes_waits_for_it_until_it_comes_back_and_all_of_its_streams_pay_together() -> None:
+    incoming, peer = IncomingStreams(), PeerId("a")
+    with incoming.counted(peer):
+        incoming.loop_budget(peer).charge(5.0)
+    with incoming.counted(peer):
+        assert incoming.loop_budget(peer).owed_s() > 4.0
+    assert incoming.loop_budget(PeerId("b")).owed_s() == 0.0
+
+
+def test_peers_that_owe_nothing_are_forgotten_before_there_are_too_many() -> None:
+    incoming = IncomingStreams()
+    debtor, guest = PeerId("debtor"), PeerId("guest")
+    incoming.loop_budget(debtor).charge(1000.0)
+    with incoming.counted(guest):
+        mine = incoming.loop_budget(guest)
+        for number in range(2 * MAX_REMEMBERED_PEERS):
+            incoming.loop_budget(PeerId(f"{number}"))
+            assert len(incoming._loop_budgets) <= MAX_REMEMBERED_PEERS
+        assert incoming.loop_budget(debtor).owed_s() > 0
+        assert incoming.loop_budget(guest) is mine
+
+
+def test_what_turns_out_to_be_work_is_not_owed_and_saves_nothing_up() -> None:
+    budget = LoopBudget(Clock())
+    budget.charge(0.2)
+    budget.forgive(0.15)
+    assert budget.owed_s() == pytest.approx(0.05)
+    budget.forgive(1.0)
+    budget.charge(0.1)
+    assert budget.owed_s() == pytest.approx(0.1)
