@@ -261,6 +261,7 @@ async def failed_with(swarm: Swarm, client: Client, liar: BlockServer) -> str:
     return "none"
 
 
+@pytest.mark.slow
 async def test_without_an_honest_server_a_session_ends_in_one_error_before_long() -> None:
     def every(kind: type[Message], change: Any) -> Any:
         return lambda liar: tricks_on(kind, change=change, after=0)

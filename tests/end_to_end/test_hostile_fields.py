@@ -150,23 +150,29 @@ class Stranger:
 
     async def _expect(self, name: str, raw: bytes, protocol: str, code: str | None) -> None:
         """Write on a stream of its own; if there is a `code` the server must say it and end the stream."""
-        async with self._slots:
-            stream = await self.attacker._raw_stream(raw, protocol)
-            said, is_over = "", False
-            try:
-                async with asyncio.timeout(ANSWER_S if code else self.held_s):
-                    while True:
-                        message = (await stream.read()).message
-                        said = message.code if isinstance(message, SessionError) else said
-            except PeerUnreachable:
-                is_over = True
-            except TimeoutError:
-                pass
-            finally:
-                stream.close()
+        for _ in range(2):  # p2pd loses the last word on a stream once in thousands: then it is asked again
+            async with self._slots:
+                said, is_over = await self._answer(raw, protocol, ANSWER_S if code else self.held_s)
+            if said or not code:
+                break
         self._count(name.partition(",")[0])
         if said == "internal" or (code and (said, is_over) != (code, True)):
             self.wrong[name] = (code, said, is_over)
+
+    async def _answer(self, raw: bytes, protocol: str, within_s: float) -> tuple[str, bool]:
+        """The last error that is said, and whether the server ended the stream in time."""
+        stream, said = await self.attacker._raw_stream(raw, protocol), ""
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    message = (await stream.read()).message
+                    said = message.code if isinstance(message, SessionError) else said
+        except PeerUnreachable:
+            return said, True
+        except TimeoutError:
+            return said, False
+        finally:
+            stream.close()
 
     def _count(self, kind: str) -> None:
         self.num_sent[kind] = self.num_sent.get(kind, 0) + 1
@@ -195,6 +201,7 @@ async def test_every_field_of_every_order_may_hold_anything(target: Target) -> N
         control.stream.close()
 
 
+@pytest.mark.slow
 async def test_every_field_of_everything_on_a_chain_may_hold_anything(target: Target) -> None:
     async with attack(target) as attacker:
         control = await attacker.control()

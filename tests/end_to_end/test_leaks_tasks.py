@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections import Counter
 
+import pytest
+
 from server.session_table import TOMBSTONE_S
 from tests.end_to_end.attacker import open_attacker
 from tests.end_to_end.endings import ENDINGS, People, end_in_every_way
@@ -34,6 +36,7 @@ async def settled(swarm: Swarm, before: Counter[str]) -> Counter[str]:
             return more
 
 
+@pytest.mark.slow
 async def test_sessions_that_ended_in_every_way_leave_no_task_and_no_object() -> None:
     model = small_model("llama")
     async with open_swarm(model, *(Offer(*span) for span in SPANS)) as swarm:

@@ -282,6 +282,7 @@ print("kernels" in sys.modules)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)  # it starts a process that imports everything anew
 def test_bitsandbytes_is_loaded_quietly_and_fetches_no_code(tmp_path: Path) -> None:
     path = make_model(tmp_path, "llama")
