@@ -69,6 +69,7 @@ async def measure(pairs: int = PAIRS) -> Found:
         throttled,
         GOAL,
         is_least=False,
+        attack="malformed frames on streams of their own, refused orders, steps out of turn; from one core",
         alone_ms=round(1e3 * quiet_s / TOKENS, 3),
         attacked_ms=round(1e3 * attacked_s / TOKENS, 3),
         **details,
