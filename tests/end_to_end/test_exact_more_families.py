@@ -101,6 +101,7 @@ async def test_who_goes_back_to_what_windows_have_forgotten_is_replayed(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)  # gpt-oss takes 25 s on a quiet machine
 @pytest.mark.parametrize("family", ["gemma3", "mistral", "gpt-oss"])
 async def test_pages_that_windows_have_shortened_are_handed_over(family: str, tmp_path: Path) -> None:
     model = load_small_model(make_model(tmp_path, family, max_position_embeddings=4096))
