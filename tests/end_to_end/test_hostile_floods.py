@@ -46,7 +46,7 @@ from tests.end_to_end.attacker import (
 from tests.end_to_end.test_processes_attacked import Target, attack
 
 target = attacked.target
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 FLOOD_S = 1.2
 Flood = Callable[[Attacker], Awaitable[None]]
