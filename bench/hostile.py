@@ -25,7 +25,7 @@ from swarm.inference import InferenceSession
 
 GOAL = 1.2
 RATE = 200.0
-TOKENS = 128
+PROMPT, TOKENS = 64, 128
 PAIRS = 9
 LEAD_S = 0.5
 """So long an attack has gone on, or is over, before tokens are counted."""
@@ -58,7 +58,7 @@ async def measure(pairs: int = PAIRS) -> Found:
         async with open_swarm(make_tiny(Path(folder))) as swarm:
             (server,) = await swarm.start((0, 8))
             async with swarm.session(server) as session:
-                await session.feed(some_ids(1, 64))
+                await session.feed(some_ids(1, PROMPT))
                 await swarm.decode(session, 16)
                 throttled, details = await _measured(swarm, server, session, RATE, pairs)
                 flood, more = await _measured(swarm, server, session, 0.0, pairs)
@@ -92,15 +92,21 @@ async def _measured(
     async with _attacking(swarm, server, rate) as attack:
         for _ in range(pairs):
             await asyncio.sleep(LEAD_S)
-            alone_s = await swarm.decode(session, TOKENS)
+            alone_s = await _decoded_s(swarm, session)
             sent_before, used_before, started = await attack.switch(), attack.used_s(), time.monotonic()
             await asyncio.sleep(LEAD_S)
-            times.append((alone_s, await swarm.decode(session, TOKENS)))
+            times.append((alone_s, await _decoded_s(swarm, session)))
             attacked_s += time.monotonic() - started
             used_s = {name: used_s[name] + now - used_before[name] for name, now in attack.used_s().items()}
             sent += await attack.switch() - sent_before
     cores = {f"{name}_cores": round(seconds / attacked_s, 2) for name, seconds in used_s.items()}
     return times, {"messages_per_s": round(sent / attacked_s)} | cores
+
+
+async def _decoded_s(swarm: Swarm, session: InferenceSession) -> float:
+    """The same tokens again: seconds."""
+    session.rollback(PROMPT)
+    return await swarm.decode(session, TOKENS)
 
 
 @asynccontextmanager

@@ -90,6 +90,7 @@ class PageCopies:
         if not isinstance(hello, Hello):
             raise BadFrame("a stream of pages begins with Hello")
         driver = await self._host.admit(stream.remote_id, hello, is_copy=True)
+        stream.loop_budget.welcome(is_own=False)
         with _alone(self._arriving, {driver.session.key}):
             async with asyncio.timeout(COPY_S):
                 pairs = await self._receive(stream, driver.session, hello.epoch)

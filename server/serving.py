@@ -199,6 +199,7 @@ class Serving:
             return
         except (TimeoutError, EndOfStream):
             return
+        stream.loop_budget.welcome(is_own=stream.remote_id == hello.client)
         if hello.direction == "output":
             await _hand_out(stream, driver, hello.epoch)
         else:

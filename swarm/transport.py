@@ -28,7 +28,7 @@ from swarm.streams import (
     FIRST_FRAME_S,
     MAX_BYTES_PER_PEER,
     MAX_STREAMS,
-    STREAM_S,
+    VAIN_STREAM_S,
     ByteBudget,
     EndOfStream,
     FrameStream,
@@ -125,7 +125,7 @@ class Transport:
             peer_id = PeerId(info.peer_id.to_base58())
             budgets = self.incoming.budget(peer_id), self.incoming.loop_budget(peer_id)
             stream = FrameStream(peer_id, reader, writer, rules, *budgets)
-            stream.loop_budget.charge(STREAM_S)
+            stream.loop_budget.charge(VAIN_STREAM_S)
             await self._handle(protocol, handler, stream)
 
         await self.p2p.add_binary_stream_handler(protocol, accept)

@@ -5,9 +5,11 @@ refuse is answered with that error, and the stream ends; what passes them gets a
 """
 
 import asyncio
+import itertools
 import secrets
 import struct
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import Any, get_args
 
 import msgspec
@@ -35,7 +37,7 @@ from swarm.wire.messages import (
 from swarm.wire.protocols import CHAIN, CONTROL, PAGES
 from swarm.wire.tensors import spec_of, to_bytes
 from tests.end_to_end import test_processes_attacked as attacked
-from tests.end_to_end.attacker import ANSWER_S, Attacker, Control, hidden, next_hop, step
+from tests.end_to_end.attacker import ANSWER_S, Attacker, Control, hidden, next_hop, open_attacker, step
 from tests.end_to_end.test_processes_attacked import Target, attack
 from tests.wire.samples import SAMPLES
 
@@ -107,8 +109,10 @@ def refusal_of(raw: bytes, protocol: str) -> str | None:
 class Stranger:
     """Sends frames and notes, by name, what the server did with them where it should not have."""
 
-    def __init__(self, attacker: Attacker, control: Control) -> None:
+    def __init__(self, attacker: Attacker, control: Control, *others: Attacker) -> None:
+        """`others` share the sending of orders: each peer is read only so fast."""
         self.attacker = attacker
+        self._senders = itertools.cycle((attacker, *others))
         self.control = control
         self.wrong: dict[str, Any] = {}
         self.num_sent: dict[str, int] = {}
@@ -161,7 +165,8 @@ class Stranger:
 
     async def _answer(self, raw: bytes, protocol: str, within_s: float) -> tuple[str, bool]:
         """The last error that is said, and whether the server ended the stream in time."""
-        stream, said = await self.attacker._raw_stream(raw, protocol), ""
+        sender = next(self._senders) if protocol == CONTROL else self.attacker
+        stream, said = await sender._raw_stream(raw, protocol), ""
         try:
             async with asyncio.timeout(within_s):
                 while True:
@@ -179,10 +184,12 @@ class Stranger:
 
 
 async def test_every_field_of_every_order_may_hold_anything(target: Target) -> None:
-    async with attack(target) as attacker:
+    async with attack(target) as attacker, AsyncExitStack() as stack:
+        place = target.server.peer_id, target.server.addresses, target.fingerprint
+        others = [await stack.enter_async_context(open_attacker(*place)) for _ in range(3)]
         control = await attacker.control()
         session, _ = await attacker.opened(control)
-        stranger = Stranger(attacker, control)
+        stranger = Stranger(attacker, control, *others)
         to = next_hop(attacker.transport)
         near = {
             Bind: attacker.bind(secrets.token_bytes(16)),

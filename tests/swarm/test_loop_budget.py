@@ -9,7 +9,9 @@ from swarm.streams import (
     LOOP_AT_ONCE_S,
     LOOP_SHARE,
     MAX_REMEMBERED_PEERS,
+    STREAM_S,
     TURN_S,
+    VAIN_STREAM_S,
     IncomingStreams,
     LoopBudget,
 )
@@ -102,3 +104,14 @@ def test_what_turns_out_to_be_work_is_not_owed_and_saves_nothing_up() -> None:
     budget.forgive(1.0)
     budget.charge(0.1)
     assert budget.owed_s() == pytest.approx(0.1)
+
+
+def test_a_stream_that_belongs_to_a_session_is_charged_with_less_and_to_its_client_alone() -> None:
+    client, carrier, stranger = (LoopBudget(Clock()) for _ in range(3))
+    for budget in (client, carrier, stranger):
+        budget.charge(VAIN_STREAM_S)
+    client.welcome(is_own=True)
+    carrier.welcome(is_own=False)
+    assert client.owed_s() == pytest.approx(STREAM_S)
+    assert carrier.owed_s() == 0.0
+    assert stranger.owed_s() == VAIN_STREAM_S
