@@ -115,6 +115,7 @@ def discreetly(trick: Trick) -> Trick:
 # --- before an honest server ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_hop_that_passes_on_what_breaks_the_rules_is_left() -> None:
     async with route_of_two((0, 3), (3, 6), (3, 6), hostile=(0, 3)) as (swarm, liar, client):
         await check_left(swarm, liar, client, on_steps(BAD_STEPS))
@@ -180,6 +181,7 @@ BAD_ANSWERS = {
 @pytest.mark.parametrize(
     "names", [["the end"], pytest.param([*BAD_ANSWERS][1:], marks=pytest.mark.slow, id="others")]
 )
+@pytest.mark.slow
 async def test_a_hop_that_hangs_up_on_the_one_before_it_is_left_and_the_other_is_used_again(
     names: list[str],
 ) -> None:

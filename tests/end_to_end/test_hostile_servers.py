@@ -247,6 +247,7 @@ BELIEVED = {"too_long"}
 BLAMELESS = {"busy", "draining"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [BindAck, StepResult])
 async def test_a_server_that_refuses_everything_is_left_and_avoided(kind: type[Message]) -> None:
     async with hostile_and_honest() as (swarm, hostile, client):

@@ -87,6 +87,7 @@ def test_every_family_passes_the_comparison_at_the_start(
     verify_span(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", *KINDS])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_block_takes_what_is_announced_within_5_percent(

@@ -135,6 +135,7 @@ async def flood(
     return taken
 
 
+@pytest.mark.slow
 async def test_a_flood_of_servers_fills_a_key_to_its_limit_and_costs_nobody_a_place() -> None:
     async with open_swarm() as swarm:
         key = servers_key(FINGERPRINT)
@@ -281,6 +282,7 @@ ABSURD = {
 }
 
 
+@pytest.mark.slow
 async def test_the_best_servers_of_all_that_nobody_can_reach_cost_a_client_one_try_each() -> None:
     async with open_swarm() as swarm:
         boast = {"inference_rps": 1e9, "throughput": 1e9, "free_tokens": 2**53}
