@@ -226,6 +226,7 @@ async def test_every_field_of_everything_on_a_chain_may_hold_anything(target: Ta
         await control.stream.write(Close(session=session))
 
 
+@pytest.mark.slow
 async def test_every_field_of_pages_that_nobody_asked_for_may_hold_anything(target: Target) -> None:
     async with attack(target) as attacker:
         control, session = await attacker.control(), secrets.token_bytes(16)

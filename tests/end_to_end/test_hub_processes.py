@@ -98,6 +98,7 @@ def generate(forge: Forge, model: str, server: Service) -> Service:
     return client
 
 
+@pytest.mark.slow
 def test_only_files_of_the_blocks_or_of_the_ends_are_fetched_and_the_answer_is_right(
     serve: Serve, hub_forge: Forge, hub: FakeHub, model: Path, fresh: Callable[[], str]
 ) -> None:

@@ -67,6 +67,7 @@ def test_two_spans_in_a_row_equal_transformers_own_run_of_the_checkpoint(tmp_pat
     assert is_quantized(find_blocks(load_span(open_checkpoint(str(path)), Span(0, 1)))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "bloom", "gpt2", "mixtral"])
 @pytest.mark.parametrize("form", ["int8", "nf4-double"])
 def test_every_family_runs_as_transformers_stores_it(tmp_path: Path, family: str, form: str) -> None:
