@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +22,7 @@ from storage.errors import StoreBusy, StoreUnusable
 from storage.lock import instance_lock
 from storage.migrating import migrate
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
@@ -58,15 +59,19 @@ class Database:
         self._waiting: asyncio.Queue[_Job] = asyncio.Queue(MAX_WAITING)
         self._is_closed = False
 
-    async def write(self, work: Work[T]) -> T:
-        """Run `work` in a transaction; return what it returns once that is committed.
+    async def write(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `work(connection, ...)` in a transaction; return what it returns once that is committed.
 
         If the caller is cancelled, a transaction that has begun is not: the cancellation comes through when
         it has ended. Raises what `work` raises, with nothing written; StoreBusy; StoreUnusable.
         """
         if self._is_closed:
             raise StoreUnusable(f"{self.path} is closed")
-        job = _Job(work, asyncio.get_running_loop().create_future())
+        job = _Job(
+            lambda connection: work(connection, *args, **kwargs), asyncio.get_running_loop().create_future()
+        )
         try:
             self._waiting.put_nowait(job)
         except asyncio.QueueFull as error:
@@ -80,9 +85,16 @@ class Database:
             raise
         return result
 
-    async def read(self, work: Work[T]) -> T:
-        """Run `work` on one consistent view of the store. Raises StoreUnusable, or what `work` raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._read_threads, self._read, work)
+    async def read(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `work(connection, ...)` on one consistent view of the store.
+
+        Raises StoreUnusable, or what `work` raises.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._read_threads, self._read, lambda connection: work(connection, *args, **kwargs)
+        )
 
     async def write_until_closed(self) -> None:
         """Commit what waits, group by group, until `close`."""

@@ -61,14 +61,14 @@ class Standing:
 
 def open_account(connection: Connection, person: Person, rates: Rates, key: bytes, now_ms: int) -> int:
     """The account of `person`, made if need be, with today's grant. Returns its id."""
+    hashed = person.hashed(key)
+    banned = select(forgotten.c.banned_until).where(forgotten.c.account_hash == hashed).scalar_subquery()
     values = {"platform": person.platform, "external_id": person.external_id, "created_at": now_ms}
-    connection.execute(insert_or(account).values(values).on_conflict_do_nothing())
+    connection.execute(insert_or(account).values(banned_until=banned, **values).on_conflict_do_nothing())
     where = (account.c.platform == person.platform) & (account.c.external_id == person.external_id)
     account_id, balance = (connection.execute(select(account.c.id, account.c.balance).where(where))).one()
     period = period_of(now_ms)
-    kept = select(forgotten.c.granted).where(
-        forgotten.c.account_hash == person.hashed(key), forgotten.c.period == period
-    )
+    kept = select(forgotten.c.granted).where(forgotten.c.account_hash == hashed, forgotten.c.period == period)
     already = connection.scalar(kept) or 0
     _credit(connection, account_id, DAILY, grant(rates, balance, already), now_ms, period=period)
     return int(account_id)

@@ -1,7 +1,5 @@
 """Bring a store up to this version's schema, or refuse it. Called once, under the instance lock."""
 
-import shutil
-import sqlite3
 from pathlib import Path
 
 from alembic import command
@@ -10,6 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from storage.backup import copy_store
 from storage.engines import migrating_engine
 from storage.errors import StoreTooNew, StoreUnusable
 
@@ -29,7 +28,7 @@ def migrate(path: Path) -> None:
                 return
             _check_known(path, current)
         if current is not None:
-            _copy_aside(path, current)
+            copy_store(path, path.with_name(f"{path.name}.before-{current}"), replace=True)
         with engine.begin() as connection:
             config = _config()
             config.attributes["connection"] = connection
@@ -55,17 +54,6 @@ def _check_known(path: Path, revision: str | None) -> None:
         raise StoreTooNew(
             f"{path} was written by a newer Murmur (schema {revision}): install that, or restore a backup"
         )
-
-
-def _copy_aside(path: Path, revision: str) -> None:
-    """Keep the store as it was, through SQLite's backup, which sees what the WAL still holds."""
-    target = path.with_name(f"{path.name}.before-{revision}")
-    partial = target.with_name(target.name + ".part")
-    with sqlite3.connect(path) as source, sqlite3.connect(partial) as copy:
-        source.backup(copy)
-    copy.close()
-    source.close()
-    shutil.move(partial, target)
 
 
 def _check_references(connection: Connection) -> None:

@@ -4,6 +4,7 @@ What concerns money never cascades: an account with open holds cannot vanish und
 """
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -81,3 +83,119 @@ forgotten = Table(
     Column("banned_until", Integer),
 )
 """What is left of people who asked to be forgotten: that today's grant was given, and a ban."""
+
+place = Table(
+    "place",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("platform", Text, nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("is_encrypted", Boolean, nullable=False, server_default="0"),
+    Column("told_at", Integer),
+    Column("joined_at", Integer, nullable=False),
+    Column("used_at", Integer, nullable=False),
+    UniqueConstraint("platform", "external_id"),
+)
+"""A room, channel, thread or direct chat. `is_encrypted` is never unset: what was once private stays so."""
+
+conversation = Table(
+    "conversation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("place_id", ForeignKey("place.id"), nullable=False),
+    Column("root", Text, nullable=False, server_default=""),
+    Column("owner_id", ForeignKey("account.id"), index=True),
+    Column("head_id", Text),
+    Column("persona", Text),
+    Column("current_at", Integer, nullable=False),
+    Column("used_at", Integer, nullable=False, index=True),
+    Index(None, "place_id", "root"),
+)
+"""One line of talk. `root` names what others reply to, where a place holds many; "" where it holds one at a
+time: then the one that became current last counts. `head_id` is the turn that the next one follows."""
+
+turn = Table(
+    "turn",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("conversation_id", ForeignKey("conversation.id"), nullable=False, index=True),
+    Column("parent_id", ForeignKey("turn.id"), index=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("event_id", Text),
+    Column("prompt", Text, nullable=False),
+    Column("prompt_ids", LargeBinary),
+    Column("answer", Text, nullable=False, server_default=""),
+    Column("answer_ids", LargeBinary),
+    Column("state", Text, nullable=False),
+    Column("model", Text),
+    Column("prefill_tokens", Integer, nullable=False, server_default="0"),
+    Column("new_tokens", Integer, nullable=False, server_default="0"),
+    Column("asked_at", Integer, nullable=False),
+    Column("started_at", Integer),
+    Column("ended_at", Integer),
+    CheckConstraint(
+        "state IN ('queued', 'running', 'done', 'stopped', 'length', 'failed', 'interrupted')", name="states"
+    ),
+    Index(None, "conversation_id", "event_id"),
+)
+"""A prompt and the answer to it. Ids are what the session was really told, see token_ids.py."""
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("turn_id", ForeignKey("turn.id", ondelete="CASCADE"), primary_key=True),
+    Column("part", Integer, primary_key=True),
+    Column("place_id", ForeignKey("place.id"), nullable=False),
+    Column("key", Text, nullable=False, unique=True),
+    Column("message_id", Text),
+    Column("state", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    CheckConstraint("state IN ('sending', 'shown', 'gone')", name="states"),
+    Index(None, "place_id", "message_id"),
+)
+"""A message that shows part of an answer. `key` makes sending it again harmless."""
+
+live_session = Table(
+    "live_session",
+    metadata,
+    Column("conversation_id", ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("ticket", LargeBinary, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("lease_until", Integer, nullable=False),
+)
+"""Sessions that the swarm may still hold, and the tickets that attach to them."""
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("platform", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("payload", LargeBinary),
+    Column("received_at", Integer, nullable=False),
+    UniqueConstraint("platform", "event_id"),
+    Index("ix_inbox_waiting", "id", sqlite_where=text("payload IS NOT NULL")),
+)
+"""What came in. The payload goes when it was dealt with; the id stays, so that it is not dealt with again."""
+
+marker = Table(
+    "marker",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""How far we have read a platform: sync tokens, the last message of a place."""
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("scope_id", Integer, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    CheckConstraint("scope IN ('account', 'place', 'conversation')", name="scopes"),
+)
+"""What people have set, as JSON. Names of settings and their meaning belong to the bot."""

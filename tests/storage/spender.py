@@ -56,9 +56,9 @@ class Spender:
             reserve(connection, account, turn, RATES, self._boot, NOW)
 
         await self._store.write(reserving)
-        await self._store.write(lambda connection: heartbeat(connection, turn.turn_id, spent // 2, NOW))
+        await self._store.write(heartbeat, turn.turn_id, spent // 2, NOW)
         for _ in range(self._chance.choice((1, 1, 2))):
-            await self._store.write(lambda connection: settle(connection, turn.turn_id, spent, NOW))
+            await self._store.write(settle, turn.turn_id, spent, NOW)
 
 
 async def _main(path: str, boot: str, count: str) -> None:

@@ -15,7 +15,7 @@ RATES = st.builds(
 )
 
 
-def test_a_turn_costs_what_it_wrote_and_a_share_of_what_it_read() -> None:
+def test_behaviour_21_a_turn_costs_what_it_wrote_and_a_share_of_what_it_read() -> None:
     rates = Rates(prefill_percent=25)
     assert charge(rates, new_tokens=10, prefill_tokens=7) == 11
     assert charge(rates, new_tokens=0, prefill_tokens=7000) == 0, "nothing was shown"
@@ -40,7 +40,7 @@ def test_a_grant_never_lifts_a_balance_above_the_cap(rates: Rates, balance: int,
 
 
 @given(st.integers(0, 4 * 10**12))
-def test_days_begin_at_midnight_utc(now_ms: int) -> None:
+def test_behaviour_22_days_begin_at_midnight_utc(now_ms: int) -> None:
     following = next_period_ms(now_ms)
     assert now_ms < following <= now_ms + DAY_MS
     assert period_of(following - 1) == period_of(now_ms) < period_of(following)

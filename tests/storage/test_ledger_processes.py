@@ -36,7 +36,9 @@ async def settled(store: Database) -> None:
 @pytest.mark.parametrize(
     "count", [5_000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
-async def test_two_processes_of_which_one_is_killed_leave_true_books(tmp_path: Path, count: int) -> None:
+async def test_behaviour_20_two_processes_of_which_one_is_killed_leave_true_books(
+    tmp_path: Path, count: int
+) -> None:
     path = tmp_path / "murmur.db"
     async with open_database(path):
         pass
@@ -53,5 +55,5 @@ async def test_two_processes_of_which_one_is_killed_leave_true_books(tmp_path: P
     async with open_database(path) as store:
         left = await store.read(lambda c: set(c.scalars(select(hold.c.boot))))
         assert left <= {"dying"}
-        assert set(await store.write(lambda c: settle_dead(c, "next", NOW))) or not left
+        assert set(await store.write(settle_dead, "next", NOW)) or not left
         await settled(store)

@@ -1,14 +1,18 @@
 """Every released schema can be upgraded, and the newest is what the code believes it to be."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, inspect
 
 from storage.engines import migrating_engine
-from storage.migrating import migrate
+from storage.migrating import MIGRATIONS, migrate
 from storage.schema import metadata
 
 
@@ -43,3 +47,37 @@ def test_a_second_start_changes_nothing_and_copies_nothing(path: Path) -> None:
     migrate(path)
     assert path.read_bytes() == before
     assert [it.name for it in path.parent.iterdir() if "before" in it.name] == []
+
+
+@pytest.mark.parametrize("revision", ["0001"])
+def test_a_store_of_an_earlier_version_is_upgraded_and_copied_aside(tmp_path: Path, revision: str) -> None:
+    path = tmp_path / "murmur.db"
+    upgrade_to(path, revision)
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO account (platform, external_id, created_at) VALUES ('m', '@ada', 0)")
+    connection.close()
+    migrate(path)
+    for file in (path, tmp_path / f"murmur.db.before-{revision}"):
+        with sqlite3.connect(file) as connection:
+            assert connection.execute("SELECT external_id FROM account").fetchall() == [("@ada",)]
+        connection.close()
+    test_the_newest_schema_is_that_of_the_code(path)
+
+
+def upgrade_to(path: Path, revision: str) -> None:
+    """Make a store as an earlier version left it."""
+    engine, config = migrating_engine(path), Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
+def test_every_released_revision_is_upgraded_by_a_test() -> None:
+    released = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][1:]
+    (tested,) = (
+        mark.args[1]
+        for mark in test_a_store_of_an_earlier_version_is_upgraded_and_copied_aside.pytestmark  # type: ignore[attr-defined]
+    )
+    assert sorted(released) == sorted(tested)

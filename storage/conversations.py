@@ -1,0 +1,176 @@
+"""Where people talk, and the lines of talk there. Each function is part of one transaction.
+
+A conversation is a path through a tree of turns, named by its last one, its head. Forks share what came
+before, so a turn may belong to the path of a conversation that did not begin it.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Row, Select, select, union, update
+from sqlalchemy.dialects.sqlite import insert
+
+from storage.schema import conversation, delivery, place, turn
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A room, channel, thread or direct chat, and what we remember of it."""
+
+    place_id: int
+    is_encrypted: bool
+    told_ms: int | None
+    joined_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A line of talk. Without `root` it is one of those of which a place has one at a time."""
+
+    conversation_id: int
+    place_id: int
+    root: str
+    owner_id: int | None
+    head_id: str | None
+    persona: str | None
+
+
+def open_place(connection: Connection, platform: str, external_id: str, now_ms: int) -> Place:
+    """The place of that name, noted if it is new, and used now."""
+    found = connection.execute(
+        insert(place)
+        .values(platform=platform, external_id=external_id, joined_at=now_ms, used_at=now_ms)
+        .on_conflict_do_update(
+            index_elements=[place.c.platform, place.c.external_id], set_={"used_at": now_ms}
+        )
+        .returning(place.c.id, place.c.is_encrypted, place.c.told_at, place.c.joined_at)
+    )
+    return Place(*found.one())
+
+
+def note_encrypted(connection: Connection, place_id: int) -> None:
+    """Remember for good that nothing may be said here in plain text."""
+    connection.execute(update(place).where(place.c.id == place_id).values(is_encrypted=True))
+
+
+def note_told(connection: Connection, place_id: int, now_ms: int) -> bool:
+    """Note that people here were told who can read what they write; False if they had been before."""
+    noted = connection.execute(
+        update(place).where(place.c.id == place_id, place.c.told_at.is_(None)).values(told_at=now_ms)
+    )
+    return bool(noted.rowcount)
+
+
+def begin_conversation(
+    connection: Connection,
+    place_id: int,
+    owner_id: int,
+    now_ms: int,
+    *,
+    root: str = "",
+    after: str | None = None,
+) -> Conversation:
+    """A new conversation; `after` a turn it goes on from there, and shares the persona of what it leaves."""
+    persona = None if after is None else _persona_around(connection, after)
+    times = {"current_at": now_ms, "used_at": now_ms}
+    row = connection.execute(
+        insert(conversation)
+        .values(place_id=place_id, root=root, owner_id=owner_id, head_id=after, persona=persona, **times)
+        .returning(*_COLUMNS)
+    )
+    return Conversation(*row.one())
+
+
+def current_conversation(connection: Connection, place_id: int) -> Conversation | None:
+    """The conversation that a message without any reference belongs to, if the place has one."""
+    return _first(connection, _newest().where(conversation.c.place_id == place_id, conversation.c.root == ""))
+
+
+def rooted_conversation(connection: Connection, place_id: int, root: str) -> Conversation | None:
+    """The conversation that began with the message `root`, or whose thread it is."""
+    return _first(
+        connection, _newest().where(conversation.c.place_id == place_id, conversation.c.root == root)
+    )
+
+
+def latest_conversation(connection: Connection, place_id: int, owner_id: int) -> Conversation | None:
+    """The conversation here in which somebody has asked last."""
+    asked = (
+        select(*_COLUMNS)
+        .join(turn, turn.c.conversation_id == conversation.c.id)
+        .where(conversation.c.place_id == place_id, turn.c.account_id == owner_id)
+        .order_by(turn.c.asked_at.desc())
+    )
+    return _first(connection, asked)
+
+
+def get_conversation(connection: Connection, conversation_id: int) -> Conversation | None:
+    """The conversation of that number."""
+    return _first(connection, select(*_COLUMNS).where(conversation.c.id == conversation_id))
+
+
+def turn_behind(connection: Connection, place_id: int, message_id: str) -> str | None:
+    """The turn that a message belongs to: as a part of its answer, or as what asked for it."""
+    shown = select(delivery.c.turn_id).where(
+        delivery.c.place_id == place_id, delivery.c.message_id == message_id
+    )
+    asked = (
+        select(turn.c.id)
+        .join(conversation)
+        .where(conversation.c.place_id == place_id, turn.c.event_id == message_id)
+    )
+    found: str | None = connection.scalar(union(shown, asked).limit(1))
+    return found
+
+
+def make_current(connection: Connection, conversation_id: int, now_ms: int) -> None:
+    """From now on, messages at its place without any reference belong to this conversation."""
+    values = {"current_at": now_ms, "used_at": now_ms}
+    connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(values))
+
+
+def move_head(connection: Connection, conversation_id: int, head_id: str | None, now_ms: int) -> None:
+    """The next turn follows `head_id`; None: it is the first."""
+    connection.execute(
+        update(conversation)
+        .where(conversation.c.id == conversation_id)
+        .values(head_id=head_id, used_at=now_ms)
+    )
+
+
+def set_persona(connection: Connection, conversation_id: int, persona: str | None) -> None:
+    """Change a conversation's system prompt; None: the place's, or the bot's own."""
+    connection.execute(
+        update(conversation).where(conversation.c.id == conversation_id).values(persona=persona)
+    )
+
+
+def _persona_around(connection: Connection, turn_id: str) -> str | None:
+    """That of the conversation in which a turn was said."""
+    found: str | None = connection.scalar(
+        select(conversation.c.persona)
+        .join(turn, turn.c.conversation_id == conversation.c.id)
+        .where(turn.c.id == turn_id)
+    )
+    return found
+
+
+_COLUMNS = (
+    conversation.c.id,
+    conversation.c.place_id,
+    conversation.c.root,
+    conversation.c.owner_id,
+    conversation.c.head_id,
+    conversation.c.persona,
+)
+_Columns = Select[int, int, str, int | None, str | None, str | None]
+
+
+def _newest() -> _Columns:
+    return select(*_COLUMNS).order_by(conversation.c.current_at.desc(), conversation.c.id.desc())
+
+
+def _first(connection: Connection, which: _Columns) -> Conversation | None:
+    row: Row[int, int, str, int | None, str | None, str | None] | None = connection.execute(
+        which.limit(1)
+    ).one_or_none()
+    return None if row is None else Conversation(*row)

@@ -1,0 +1,132 @@
+"""What the store keeps of people: told to them, forgotten when they ask, and gone when it is old.
+
+Whatever `forget_person` deletes, `export_person` shows.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, select, update
+
+from storage.ledger import forget
+from storage.schema import account, conversation, delivery, hold, inbox, ledger, setting, turn
+from storage.settings import settings_of
+from storage.transcript import OPEN, remove_turns
+
+
+def export_person(connection: Connection, account_id: int) -> dict[str, Any]:
+    """All that is kept of a person, ready for JSON."""
+    own_turns = select(turn.c.id).where(turn.c.account_id == account_id)
+    own_conversations = list(
+        connection.scalars(select(conversation.c.id).where(conversation.c.owner_id == account_id))
+    )
+    (person,) = _rows(connection, select(account).where(account.c.id == account_id))
+    return {
+        "account": person,
+        "ledger": _rows(connection, select(ledger).where(ledger.c.account_id == account_id)),
+        "holds": _rows(connection, select(hold).where(hold.c.account_id == account_id)),
+        "settings": dict(settings_of(connection, "account", account_id)),
+        "conversations": [
+            {**row, "settings": dict(settings_of(connection, "conversation", row["id"]))}
+            for row in _rows(connection, select(conversation).where(conversation.c.id.in_(own_conversations)))
+        ],
+        "turns": _rows(connection, select(*_TOLD).where(turn.c.account_id == account_id)),
+        "messages": _rows(connection, select(delivery).where(delivery.c.turn_id.in_(own_turns))),
+        "events": [
+            {**row, "payload": (row["payload"] or b"").decode(errors="replace")}
+            for row in _rows(
+                connection, select(inbox).where(_is_from(person["platform"], person["external_id"]))
+            )
+        ],
+    }
+
+
+def forget_person(connection: Connection, account_id: int, key: bytes, now_ms: int) -> set[int]:
+    """Delete all that is kept of a person but what keeps today's grant from coming twice.
+
+    Returns the conversations whose sessions are to be closed, for they know what was said. Turns that run
+    must have been stopped before.
+    """
+    person = connection.execute(select(account).where(account.c.id == account_id)).one()
+    touched = remove_turns(connection, turn.c.account_id == account_id)
+    owned = set(connection.scalars(select(conversation.c.id).where(conversation.c.owner_id == account_id)))
+    connection.execute(
+        update(conversation).where(conversation.c.id.in_(owned)).values(owner_id=None, persona=None)
+    )
+    _drop_settings(connection, "account", setting.c.scope_id == account_id)
+    _drop_settings(connection, "conversation", setting.c.scope_id.in_(owned))
+    _drop_empty(connection, conversation.c.id.in_(owned))
+    connection.execute(delete(inbox).where(_is_from(person.platform, person.external_id)))
+    forget(connection, account_id, key, now_ms)
+    return touched | owned
+
+
+def forget_message(connection: Connection, place_id: int, event_id: str) -> set[int]:
+    """Somebody has deleted a message on the platform: so is the turn that answered it.
+
+    Returns the conversations whose sessions are to be closed. A turn that has not ended is left alone.
+    """
+    here = select(conversation.c.id).where(conversation.c.place_id == place_id)
+    return remove_turns(
+        connection,
+        (turn.c.event_id == event_id) & turn.c.conversation_id.in_(here) & turn.c.state.not_in(OPEN),
+    )
+
+
+def purge_transcripts(connection: Connection, before_ms: int) -> int:
+    """Delete conversations that nobody has used since, but for turns that a younger one goes on from.
+
+    Returns how many turns were deleted.
+    """
+    steps = select(turn.c.id, turn.c.parent_id).join(conversation, conversation.c.head_id == turn.c.id)
+    needed = steps.where(conversation.c.used_at >= before_ms).cte("needed", recursive=True)
+    needed = needed.union(select(turn.c.id, turn.c.parent_id).join(needed, turn.c.id == needed.c.parent_id))
+    is_old = conversation.c.used_at < before_ms
+    old = select(conversation.c.id).where(is_old)
+    which = (
+        turn.c.conversation_id.in_(old) & turn.c.state.not_in(OPEN) & turn.c.id.not_in(select(needed.c.id))
+    )
+    deleted = connection.execute(delete(turn).where(which).returning(turn.c.id)).all()
+    connection.execute(
+        update(conversation)
+        .where(is_old, conversation.c.head_id.not_in(select(turn.c.id)))
+        .values(head_id=None)
+    )
+    _drop_settings(connection, "conversation", setting.c.scope_id.in_(old))
+    _drop_empty(connection, is_old)
+    return len(deleted)
+
+
+_TOLD = (
+    turn.c.id,
+    turn.c.conversation_id,
+    turn.c.parent_id,
+    turn.c.event_id,
+    turn.c.prompt,
+    turn.c.answer,
+    turn.c.state,
+    turn.c.model,
+    turn.c.prefill_tokens,
+    turn.c.new_tokens,
+    turn.c.asked_at,
+    turn.c.started_at,
+    turn.c.ended_at,
+)
+"""Token ids say nothing that the text does not."""
+
+
+def _rows(connection: Connection, which: Select[Any]) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(which).mappings()]
+
+
+def _drop_settings(connection: Connection, scope: str, which: ColumnElement[bool]) -> None:
+    connection.execute(delete(setting).where(setting.c.scope == scope, which))
+
+
+def _drop_empty(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Delete conversations of which no turn is left."""
+    has_turns = exists().where(turn.c.conversation_id == conversation.c.id)
+    connection.execute(delete(conversation).where(which, ~has_turns))
+
+
+def _is_from(platform: str, external_id: str) -> ColumnElement[bool]:
+    return (inbox.c.platform == platform) & (inbox.c.sender == external_id)

@@ -1,0 +1,195 @@
+"""What was asked and answered, turn by turn, and the token ids that the sessions were really told.
+
+A turn is queued, runs, and ends in one of a few ways; a crash leaves it in the state in which it was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+
+from storage.conversations import move_head
+from storage.schema import conversation, turn
+from storage.token_ids import pack_ids, unpack_ids
+
+State = Literal["queued", "running", "done", "stopped", "length", "failed", "interrupted"]
+OPEN = ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a turn is to answer; `event_id` names the message, if there is one."""
+
+    turn_id: str
+    conversation_id: int
+    parent_id: str | None
+    account_id: int
+    prompt: str
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a turn has come to so far."""
+
+    answer: str = ""
+    prompt_ids: Sequence[int] = ()
+    """All that the session was told since the parent's answer: what the template adds, and the prompt."""
+    answer_ids: Sequence[int] = ()
+    prefill_tokens: int = 0
+    new_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A turn as the transcript keeps it."""
+
+    question: Question
+    state: State
+    progress: Progress
+    asked_ms: int
+    ended_ms: int | None
+    model: str | None = None
+
+
+def ask(connection: Connection, question: Question, now_ms: int) -> None:
+    """Queue a turn. Raises IntegrityError if there is one of that id."""
+    connection.execute(
+        insert(turn).values(
+            id=question.turn_id,
+            conversation_id=question.conversation_id,
+            parent_id=question.parent_id,
+            account_id=question.account_id,
+            event_id=question.event_id,
+            prompt=question.prompt,
+            state="queued",
+            asked_at=now_ms,
+        )
+    )
+
+
+def extend(connection: Connection, turn_id: str, prompt: str) -> bool:
+    """Replace the prompt of a turn of which nothing is to be seen; False if it is too late."""
+    return _changed(connection, turn_id, OPEN, turn.c.answer == "", prompt=prompt)
+
+
+def start(connection: Connection, turn_id: str, model: str, now_ms: int) -> bool:
+    """A queued turn runs now; False if it does not wait any more."""
+    return _changed(connection, turn_id, ("queued",), state="running", model=model, started_at=now_ms)
+
+
+def checkpoint(connection: Connection, turn_id: str, progress: Progress) -> bool:
+    """Keep what a running turn has come to; False if it has ended."""
+    return _changed(connection, turn_id, ("running",), **_values(progress))
+
+
+def end(
+    connection: Connection, turn_id: str, state: State, now_ms: int, progress: Progress | None = None
+) -> bool:
+    """End a turn; if it has said anything, the next one follows it. False if it had ended before."""
+    values = {} if progress is None else _values(progress)
+    if not _changed(connection, turn_id, OPEN, state=state, ended_at=now_ms, **values):
+        return False
+    said = connection.execute(
+        select(turn.c.conversation_id, turn.c.answer_ids).where(turn.c.id == turn_id)
+    ).one()
+    if said.answer_ids is not None:
+        move_head(connection, said.conversation_id, turn_id, now_ms)
+    return True
+
+
+def requeue(connection: Connection, turn_id: str) -> bool:
+    """A turn that was running when the process died, and had shown nothing, waits again."""
+    return _changed(connection, turn_id, ("running",), turn.c.answer == "", state="queued", started_at=None)
+
+
+def open_turns(connection: Connection) -> list[Said]:
+    """Turns that have not ended, in the order in which they were asked."""
+    return _said(connection, turn.c.state.in_(OPEN))
+
+
+def get_turn(connection: Connection, turn_id: str) -> Said | None:
+    """The turn of that id."""
+    return next(iter(_said(connection, turn.c.id == turn_id)), None)
+
+
+def path_to(connection: Connection, head_id: str | None) -> list[Said]:
+    """The turns from the first one to `head_id`."""
+    steps = select(turn.c.id, turn.c.parent_id).where(turn.c.id == head_id).cte("steps", recursive=True)
+    steps = steps.union_all(select(turn.c.id, turn.c.parent_id).join(steps, turn.c.id == steps.c.parent_id))
+    on_path = {said.question.turn_id: said for said in _said(connection, turn.c.id.in_(select(steps.c.id)))}
+    path: list[Said] = []
+    while head_id is not None:
+        path.append(on_path[head_id])
+        head_id = path[-1].question.parent_id
+    return path[::-1]
+
+
+def remove_turns(connection: Connection, which: ColumnElement[bool]) -> set[int]:
+    """Delete turns as if they had never been said: what followed them follows what they followed.
+
+    Returns the conversations whose sessions know of them.
+    """
+    touched: set[int] = set()
+    for turn_id in connection.scalars(select(turn.c.id).where(which)).all():
+        touched |= set(_conversations_through(connection, turn_id))
+        parent_id = connection.scalar(select(turn.c.parent_id).where(turn.c.id == turn_id))
+        connection.execute(update(turn).where(turn.c.parent_id == turn_id).values(parent_id=parent_id))
+        connection.execute(
+            update(conversation).where(conversation.c.head_id == turn_id).values(head_id=parent_id)
+        )
+        connection.execute(delete(turn).where(turn.c.id == turn_id))
+    return touched
+
+
+def _conversations_through(connection: Connection, turn_id: str) -> list[int]:
+    """Conversations on whose path a turn lies."""
+    later = select(turn.c.id).where(turn.c.id == turn_id).cte("later", recursive=True)
+    later = later.union_all(select(turn.c.id).join(later, turn.c.parent_id == later.c.id))
+    heads = select(conversation.c.id).where(conversation.c.head_id.in_(select(later.c.id)))
+    return list(connection.scalars(heads))
+
+
+def _changed(
+    connection: Connection,
+    turn_id: str,
+    states: Sequence[str],
+    *only_if: ColumnElement[bool],
+    **values: object,
+) -> bool:
+    changed = connection.execute(
+        update(turn).where(turn.c.id == turn_id, turn.c.state.in_(states), *only_if).values(**values)
+    )
+    return bool(changed.rowcount)
+
+
+def _values(progress: Progress) -> dict[str, object]:
+    return {
+        "answer": progress.answer,
+        "prompt_ids": pack_ids(progress.prompt_ids),
+        "answer_ids": pack_ids(progress.answer_ids) if progress.answer_ids else None,
+        "prefill_tokens": progress.prefill_tokens,
+        "new_tokens": progress.new_tokens,
+    }
+
+
+def _said(connection: Connection, which: ColumnElement[bool]) -> list[Said]:
+    rows = connection.execute(select(turn).where(which).order_by(turn.c.asked_at, turn.c.id))
+    return [
+        Said(
+            Question(row.id, row.conversation_id, row.parent_id, row.account_id, row.prompt, row.event_id),
+            row.state,
+            Progress(
+                row.answer,
+                unpack_ids(row.prompt_ids),
+                unpack_ids(row.answer_ids),
+                row.prefill_tokens,
+                row.new_tokens,
+            ),
+            row.asked_at,
+            row.ended_at,
+            row.model,
+        )
+        for row in rows
+    ]
