@@ -24,7 +24,7 @@ def passing_folder(parent: Path | None = None) -> Iterator[Path]:
     """
     place = parent or Path(tempfile.gettempdir())
     sweep(place)
-    folder, lock = _make_locked(place)
+    folder, lock = make_locked(place)
     try:
         yield folder
     finally:
@@ -32,9 +32,9 @@ def passing_folder(parent: Path | None = None) -> Iterator[Path]:
         os.close(lock)
 
 
-def sweep(parent: Path) -> None:
+def sweep(parent: Path, prefix: str = PREFIX) -> None:
     """Remove what processes of this user left in `parent`; what cannot be removed stays, without a word."""
-    for folder in parent.glob(f"{PREFIX}*"):
+    for folder in parent.glob(f"{prefix}*"):
         try:
             status = folder.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -49,9 +49,13 @@ def sweep(parent: Path) -> None:
             os.close(lock)
 
 
-def _make_locked(parent: Path) -> tuple[Path, int]:
+def make_locked(parent: Path, prefix: str = PREFIX) -> tuple[Path, int]:
+    """A new folder and the descriptor that holds its lock, as do processes that are forked later.
+
+    Raises OSError if it cannot be made.
+    """
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = os.open(folder / LOCK, os.O_RDONLY | os.O_CREAT, 0o600)
         if _is_had(lock) and (folder / LOCK).exists():
             return folder, lock
