@@ -36,12 +36,10 @@ from swarm.wire.messages import (
 )
 from swarm.wire.protocols import CHAIN, CONTROL, PAGES
 from swarm.wire.tensors import spec_of, to_bytes
-from tests.end_to_end import test_processes_attacked as attacked
+from tests.end_to_end.attacked_server import Target, attack
 from tests.end_to_end.attacker import ANSWER_S, Attacker, Control, hidden, next_hop, open_attacker, step
-from tests.end_to_end.test_processes_attacked import Target, attack
 from tests.wire.samples import SAMPLES
 
-target = attacked.target
 pytestmark = pytest.mark.timeout(180)
 
 AT_ONCE = 16

@@ -1,7 +1,7 @@
 """A stranger sends as much as he can of one thing, while somebody's answer is written.
 
 The answers stay exact; the server lives, at no moment takes much more memory than before, is still there for
-others, and has all of its pages in the end (`attack` in test_processes_attacked.py looks at all of that).
+others, and has all of its pages in the end (`attack` in attacked_server.py looks at all of that).
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from swarm.wire.messages import (
     WantCredit,
 )
 from swarm.wire.protocols import CHAIN, CONTROL, PAGES
-from tests.end_to_end import test_processes_attacked as attacked
+from tests.end_to_end.attacked_server import NOBODY, Target, attack
 from tests.end_to_end.attacker import (
     ANSWER_S,
     Attacker,
@@ -43,9 +43,7 @@ from tests.end_to_end.attacker import (
     refusal_on,
     step,
 )
-from tests.end_to_end.test_processes_attacked import Target, attack
 
-target = attacked.target
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 FLOOD_S = 1.2
@@ -179,7 +177,7 @@ FLOODS: dict[str, Flood] = {
     "copies of everything": orders(copy_of_everything),
     "binds that name an absent successor": orders(
         lambda attacker, number: attacker.bind(
-            nobody(attacker, number), num_stages=2, next=NextHop(attacked.NOBODY, ("/ip4/127.0.0.1/tcp/9",))
+            nobody(attacker, number), num_stages=2, next=NextHop(NOBODY, ("/ip4/127.0.0.1/tcp/9",))
         )
     ),
     "forks": of_one_session(

@@ -8,11 +8,8 @@ import asyncio
 import contextlib
 import secrets
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,8 +18,6 @@ import torch
 
 from server.serving import FIRST_FRAME_S
 from swarm.background import running
-from swarm.checkpoint import open_checkpoint
-from swarm.client import SwarmModel
 from swarm.errors import PeerUnreachable
 from swarm.streams import HALF_FRAME_S, MAX_STREAMS_PER_PEER, FrameStream
 from swarm.transport import open_transport
@@ -44,6 +39,7 @@ from swarm.wire.messages import (
     WantCredit,
 )
 from swarm.wire.protocols import CHAIN, CONTROL
+from tests.end_to_end.attacked_server import NOBODY, NUM_TOKENS, Target, attack
 from tests.end_to_end.attacker import (
     ANSWER_S,
     Attacker,
@@ -55,33 +51,11 @@ from tests.end_to_end.attacker import (
     step,
 )
 from tests.end_to_end.conversations import answer, expected_ids, open_client
-from tests.end_to_end.processes import Forge, ProcessSwarm, Service, open_process_swarm
 
-NUM_TOKENS = 40
-KV_TOKENS = 16_384  # what a server has by default
-MAX_GROWTH_BYTES = 24 << 20  # at the peak; a full queue to a successor that does not read is 13 MiB
-MAX_P2PD_GROWTH_BYTES = 64 << 20
 DEADLINES_S = {CONTROL: HALF_FRAME_S, CHAIN: FIRST_FRAME_S}
 LATE_S = 8.0  # a busy machine may be so late
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@dataclass
-class Target:
-    """A server that hosts the whole model, and how to join its swarm."""
-
-    swarm: ProcessSwarm
-    server: Service
-    model: Path
-    fingerprint: str
-
-
-@pytest.fixture(scope="module")
-def target(forge: Forge, talking_model: Path) -> Iterator[Target]:
-    with open_process_swarm(forge, talking_model) as swarm:
-        (server,) = swarm.start("0:6")
-        yield Target(swarm, server, talking_model, open_checkpoint(str(talking_model)).fingerprint)
 
 
 @pytest.fixture(scope="module")
@@ -89,62 +63,6 @@ def streams_held(target: Target) -> Iterator["Future[dict[str, float]]"]:
     """From now on a stranger holds streams on which frames only begin. See `hold_streams`."""
     with ThreadPoolExecutor(1) as thread:
         yield thread.submit(asyncio.run, hold_streams(target))
-
-
-@asynccontextmanager
-async def talking(model: SwarmModel, path: Path) -> AsyncIterator[None]:
-    """Answers are written, one after the other, for the length of the block: all of them exact."""
-    is_over, num_answers = asyncio.Event(), 0
-
-    async def talk() -> None:
-        nonlocal num_answers
-        while not is_over.is_set() or not num_answers:
-            async with model.session() as session:
-                assert await answer(model, session, NUM_TOKENS) == expected_ids(path, NUM_TOKENS)
-            num_answers += 1
-
-    expected_ids(path, NUM_TOKENS)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(talk())
-        yield
-        is_over.set()
-
-
-@asynccontextmanager
-async def attack(target: Target) -> AsyncIterator[Attacker]:
-    """A stranger, while somebody talks; afterwards the server must be as it was before."""
-    server = target.server
-    async with (
-        open_client(target.swarm.initial_peers, target.model) as model,
-        open_attacker(server.peer_id, server.addresses, target.fingerprint) as witness,
-    ):
-        control = await witness.control()
-        async with model.session() as session:
-            await answer(model, session, 2)
-        free = await free_tokens(control, KV_TOKENS)
-        server.forget_peaks()
-        before, p2pd_before = server.peak_bytes, server.p2pd_peak_bytes
-        async with (
-            talking(model, target.model),
-            open_attacker(server.peer_id, server.addresses, target.fingerprint) as attacker,
-        ):
-            yield attacker
-        assert server.exit_code is None
-        assert await free_tokens(control, free) == free
-        assert server.peak_bytes - before < MAX_GROWTH_BYTES
-        assert server.p2pd_peak_bytes - p2pd_before < MAX_P2PD_GROWTH_BYTES
-    assert "Traceback" not in server.log, server.log
-
-
-async def free_tokens(control: Control, wanted: int = 0) -> int:
-    """Free KV tokens, once there are `wanted`, or after a while."""
-    free = 0
-    for _ in range(40):
-        free = (await control.vitals()).free_tokens
-        if wanted and free >= wanted:
-            break
-        await asyncio.sleep(0.1)
-    return free
 
 
 # --- bytes ----------------------------------------------------------------------------------------
@@ -292,7 +210,6 @@ async def _expect(control: Control, code: str) -> None:
 
 # --- binds ----------------------------------------------------------------------------------------
 
-NOBODY = "12D3KooWBZHS9qihHDUMv7Yd5szVecNpokAAvzXpfZbRNVsfLKpU"
 BAD_BINDS: dict[str, tuple[dict[str, Any], str]] = {
     "another model": ({"fingerprint": "f" * 32}, "wrong_model"),
     "blocks beyond the span": ({"end": 9}, "unsupported"),
