@@ -18,6 +18,8 @@ NUM_TOKENS = 40
 KV_TOKENS = 16_384  # what a server has by default
 MAX_GROWTH_BYTES = 24 << 20  # at the peak; a full queue to a successor that does not read is 13 MiB
 MAX_P2PD_GROWTH_BYTES = 64 << 20
+SETTLED_TRIES = 150  # what a flooder who is gone had sent is read slowly, and all sessions in it are opened
+SETTLED_TRY_S = 0.1
 
 
 @dataclass
@@ -86,9 +88,9 @@ async def attack(target: Target) -> AsyncIterator[Attacker]:
 async def free_tokens(control: Control, wanted: int = 0) -> int:
     """Free KV tokens, once there are `wanted`, or after a while."""
     free = 0
-    for _ in range(40):
+    for _ in range(SETTLED_TRIES):
         free = (await control.vitals()).free_tokens
         if wanted and free >= wanted:
             break
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(SETTLED_TRY_S)
     return free
