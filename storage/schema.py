@@ -128,6 +128,8 @@ turn = Table(
     Column("answer_ids", LargeBinary),
     Column("state", Text, nullable=False),
     Column("model", Text),
+    Column("num_dropped", Integer, nullable=False, server_default="0"),
+    Column("is_anew", Boolean, nullable=False, server_default="0"),
     Column("prefill_tokens", Integer, nullable=False, server_default="0"),
     Column("new_tokens", Integer, nullable=False, server_default="0"),
     Column("asked_at", Integer, nullable=False),
@@ -138,7 +140,8 @@ turn = Table(
     ),
     Index(None, "conversation_id", "event_id"),
 )
-"""A prompt and the answer to it. Ids are what the session was really told, see token_ids.py."""
+"""A prompt and the answer to it. Ids are what the session was really told, see token_ids.py: since the answer
+before, or, if it was begun anew, from the start. `num_dropped` turns of the path did not fit any more."""
 
 delivery = Table(
     "delivery",

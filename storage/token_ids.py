@@ -14,10 +14,8 @@ def pack_ids(ids: Sequence[int]) -> bytes:
     return zlib.compress(np.array(ids, dtype=_LITTLE_ENDIAN).tobytes())
 
 
-def unpack_ids(packed: bytes | None) -> list[int]:
-    """What `pack_ids` was given; none of nothing. Raises ValueError for bytes that it did not make."""
-    if packed is None:
-        return []
+def unpack_ids(packed: bytes) -> list[int]:
+    """What `pack_ids` was given. Raises ValueError for bytes that it did not make."""
     stream = zlib.decompressobj()
     try:
         raw = stream.decompress(packed, MAX_IDS * _LITTLE_ENDIAN.itemsize)

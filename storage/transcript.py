@@ -23,7 +23,6 @@ class Question:
 
     turn_id: str
     conversation_id: int
-    parent_id: str | None
     account_id: int
     prompt: str
     event_id: str | None = None
@@ -34,9 +33,13 @@ class Progress:
     """What a turn has come to so far."""
 
     answer: str = ""
-    prompt_ids: Sequence[int] = ()
-    """All that the session was told since the parent's answer: what the template adds, and the prompt."""
+    prompt_ids: Sequence[int] | None = None
+    """All that the session was told since the parent's answer: what the template adds, and the prompt. With
+    `is_anew`, all that it was told. None if that does not hold any more: a turn before was deleted."""
     answer_ids: Sequence[int] = ()
+    is_anew: bool = False
+    num_dropped: int = 0
+    """So many turns of the path, the oldest, are not in the session."""
     prefill_tokens: int = 0
     new_tokens: int = 0
 
@@ -46,6 +49,7 @@ class Said:
     """A turn as the transcript keeps it."""
 
     question: Question
+    parent_id: str | None
     state: State
     progress: Progress
     asked_ms: int
@@ -59,7 +63,6 @@ def ask(connection: Connection, question: Question, now_ms: int) -> None:
         insert(turn).values(
             id=question.turn_id,
             conversation_id=question.conversation_id,
-            parent_id=question.parent_id,
             account_id=question.account_id,
             event_id=question.event_id,
             prompt=question.prompt,
@@ -75,8 +78,17 @@ def extend(connection: Connection, turn_id: str, prompt: str) -> bool:
 
 
 def start(connection: Connection, turn_id: str, model: str, now_ms: int) -> bool:
-    """A queued turn runs now; False if it does not wait any more."""
-    return _changed(connection, turn_id, ("queued",), state="running", model=model, started_at=now_ms)
+    """A queued turn runs now, after the last one of its conversation; False if it does not wait any more."""
+    head = select(conversation.c.head_id).where(conversation.c.id == turn.c.conversation_id)
+    return _changed(
+        connection,
+        turn_id,
+        ("queued",),
+        state="running",
+        model=model,
+        started_at=now_ms,
+        parent_id=head.scalar_subquery(),
+    )
 
 
 def checkpoint(connection: Connection, turn_id: str, progress: Progress) -> bool:
@@ -122,7 +134,7 @@ def path_to(connection: Connection, head_id: str | None) -> list[Said]:
     path: list[Said] = []
     while head_id is not None:
         path.append(on_path[head_id])
-        head_id = path[-1].question.parent_id
+        head_id = path[-1].parent_id
     return path[::-1]
 
 
@@ -135,7 +147,9 @@ def remove_turns(connection: Connection, which: ColumnElement[bool]) -> set[int]
     for turn_id in connection.scalars(select(turn.c.id).where(which)).all():
         touched |= set(_conversations_through(connection, turn_id))
         parent_id = connection.scalar(select(turn.c.parent_id).where(turn.c.id == turn_id))
-        connection.execute(update(turn).where(turn.c.parent_id == turn_id).values(parent_id=parent_id))
+        connection.execute(
+            update(turn).where(turn.c.parent_id == turn_id).values(parent_id=parent_id, prompt_ids=None)
+        )
         connection.execute(
             update(conversation).where(conversation.c.head_id == turn_id).values(head_id=parent_id)
         )
@@ -167,8 +181,10 @@ def _changed(
 def _values(progress: Progress) -> dict[str, object]:
     return {
         "answer": progress.answer,
-        "prompt_ids": pack_ids(progress.prompt_ids),
+        "prompt_ids": None if progress.prompt_ids is None else pack_ids(progress.prompt_ids),
         "answer_ids": pack_ids(progress.answer_ids) if progress.answer_ids else None,
+        "is_anew": progress.is_anew,
+        "num_dropped": progress.num_dropped,
         "prefill_tokens": progress.prefill_tokens,
         "new_tokens": progress.new_tokens,
     }
@@ -178,12 +194,15 @@ def _said(connection: Connection, which: ColumnElement[bool]) -> list[Said]:
     rows = connection.execute(select(turn).where(which).order_by(turn.c.asked_at, turn.c.id))
     return [
         Said(
-            Question(row.id, row.conversation_id, row.parent_id, row.account_id, row.prompt, row.event_id),
+            Question(row.id, row.conversation_id, row.account_id, row.prompt, row.event_id),
+            row.parent_id,
             row.state,
             Progress(
                 row.answer,
-                unpack_ids(row.prompt_ids),
-                unpack_ids(row.answer_ids),
+                None if row.prompt_ids is None else unpack_ids(row.prompt_ids),
+                [] if row.answer_ids is None else unpack_ids(row.answer_ids),
+                row.is_anew,
+                row.num_dropped,
                 row.prefill_tokens,
                 row.new_tokens,
             ),

@@ -31,7 +31,6 @@ def say(
     connection: Connection,
     conversation: Conversation,
     turn_id: str,
-    after: str | None = None,
     *,
     person: Person = ADA,
     now_ms: int = NOON,
@@ -39,7 +38,7 @@ def say(
     """A turn of theirs, from its question to its answer; returns its id."""
     account_id = account_of(connection, person, now_ms)
     question = Question(
-        turn_id, conversation.conversation_id, after, account_id, f"question {turn_id}", f"${turn_id}"
+        turn_id, conversation.conversation_id, account_id, f"question {turn_id}", f"${turn_id}"
     )
     ask(connection, question, now_ms)
     start(connection, turn_id, "model", now_ms)

@@ -30,7 +30,7 @@ def live_fully(connection: Connection) -> int:
     set_setting(connection, "account", ada, "persona", SECRET)
     set_setting(connection, "conversation", number, "persona", SECRET)
     say(connection, conversation, f"{SECRET}-1")
-    say(connection, conversation, f"{SECRET}-2", f"{SECRET}-1")
+    say(connection, conversation, f"{SECRET}-2")
     intend(connection, Delivery(f"{SECRET}-1", 0, conversation.place_id, f"key {SECRET}"), NOON)
     note_shown(connection, f"{SECRET}-1", 0, f"${SECRET}", NOON)
     keep_session(connection, LiveSession(number, "f", SECRET.encode(), 9, NOON))
@@ -80,8 +80,8 @@ async def test_forgetting_somebody_leaves_what_others_said_in_the_same_conversat
     def shared(connection: Connection) -> tuple[int, int]:
         conversation = talk(connection, BOB)
         say(connection, conversation, "b1", person=BOB)
-        say(connection, conversation, "a1", "b1")
-        say(connection, conversation, "b2", "a1", person=BOB)
+        say(connection, conversation, "a1")
+        say(connection, conversation, "b2", person=BOB)
         return conversation.conversation_id, account_of(connection, ADA)
 
     number, ada = await store.write(shared)
@@ -98,7 +98,7 @@ async def test_forgetting_somebody_closes_the_sessions_of_forks_that_know_what_t
         say(connection, conversation, "a1")
         bob = account_of(connection, BOB)
         fork = begin_conversation(connection, conversation.place_id, bob, NOON, after="a1")
-        say(connection, fork, "b1", "a1", person=BOB)
+        say(connection, fork, "b1", person=BOB)
         return conversation.conversation_id, fork.conversation_id, account_of(connection, ADA)
 
     first, fork, ada = await store.write(forked)
@@ -111,7 +111,7 @@ async def test_a_message_that_its_author_deletes_takes_its_answer_with_it(store:
     conversation = await store.write(talk)
     number, place = conversation.conversation_id, conversation.place_id
     await store.write(say, conversation, "a")
-    await store.write(say, conversation, "b", "a")
+    await store.write(say, conversation, "b")
     assert await store.write(forget_message, place + 1, "$b") == set(), "another room"
     assert await store.write(forget_message, place, "$b") == {number}
     now = await store.read(get_conversation, number)
@@ -124,7 +124,7 @@ async def test_a_turn_that_runs_is_not_deleted_under_itself(store: Database) -> 
 
     def running(connection: Connection) -> None:
         ada = account_of(connection, ADA)
-        ask(connection, Question("a", conversation.conversation_id, None, ada, "why?", "$a"), NOON)
+        ask(connection, Question("a", conversation.conversation_id, ada, "why?", "$a"), NOON)
 
     await store.write(running)
     assert await store.write(forget_message, conversation.place_id, "$a") == set()
@@ -135,7 +135,7 @@ async def test_conversations_that_nobody_uses_are_deleted_in_time(store: Databas
     def old_and_new(connection: Connection) -> tuple[int, int]:
         old = talk(connection)
         say(connection, old, "a")
-        say(connection, old, "b", "a")
+        say(connection, old, "b")
         set_setting(connection, "conversation", old.conversation_id, "temperature", 0.5)
         keep_session(connection, LiveSession(old.conversation_id, "f", b"t", 9, NOON))
         later = NOON + DAY_MS
@@ -159,7 +159,7 @@ async def test_what_a_younger_fork_goes_on_from_outlives_the_conversation_that_i
     def forked(connection: Connection) -> tuple[int, int]:
         old = talk(connection)
         say(connection, old, "a")
-        say(connection, old, "b", "a")
+        say(connection, old, "b")
         later = NOON + DAY_MS
         bob = account_of(connection, BOB, later)
         fork = begin_conversation(connection, old.place_id, bob, later, after="a")

@@ -50,7 +50,7 @@ SOME = Progress("half an ans", (10, 11), (12,), 2, 1)
 def asked(connection: Connection, turn_id: str = "t") -> Conversation:
     conversation = talk(connection)
     account_id = account_of(connection, ADA)
-    ask(connection, Question(turn_id, conversation.conversation_id, None, account_id, "why?"), NOON)
+    ask(connection, Question(turn_id, conversation.conversation_id, account_id, "why?"), NOON)
     return conversation
 
 
@@ -144,12 +144,12 @@ async def test_a_fork_has_what_came_before_and_nothing_of_what_comes_after(store
         first = talk(connection)
         set_persona(connection, first.conversation_id, "a pirate")
         say(connection, first, "a")
-        say(connection, first, "b", "a")
+        say(connection, first, "b")
         other = begin_conversation(
             connection, first.place_id, account_of(connection, BOB), NOON + 1, after="a"
         )
-        say(connection, other, "c", "a", person=BOB)
-        say(connection, first, "d", "b")
+        say(connection, other, "c", person=BOB)
+        say(connection, first, "d")
         return first, other
 
     first, other = await store.write(fork)
@@ -244,7 +244,7 @@ async def test_the_newest_ticket_of_a_session_counts(store: Database) -> None:
 async def test_undo_goes_back_to_the_turn_before(store: Database) -> None:
     conversation = await store.write(talk)
     await store.write(say, conversation, "a")
-    await store.write(say, conversation, "b", "a")
+    await store.write(say, conversation, "b")
     await store.write(move_head, conversation.conversation_id, "a", NOON)
     now = await store.read(get_conversation, conversation.conversation_id)
     assert now is not None

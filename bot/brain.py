@@ -1,0 +1,72 @@
+"""The model as the core sees it: it encodes conversations and writes answers, wherever its blocks run."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+Message = Mapping[str, str]
+"""`role` (system, user or assistant) and `content`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How an answer is drawn from what the model finds likely."""
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 512
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An answer that is wanted. `ids` is all that the session holds before it; what it has is not sent again."""
+
+    conversation_id: int
+    ids: Sequence[int]
+    style: Style
+
+
+class Writing(Protocol):
+    """An answer that is being written: iterate over it for pieces of text."""
+
+    ids: list[int]
+    text: str
+    finish: str
+    """`end`, `stop` or `length` when it is finished; empty before."""
+
+    def __aiter__(self) -> AsyncIterator[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a person who waits may want to know: `lost`, `recovered`, `busy`, `restoring`."""
+
+    kind: str
+    pause_s: float = 0.0
+    num_tokens: int = 0
+
+
+class Brain(Protocol):
+    """One model."""
+
+    name: str
+    max_tokens: int | None
+    """The longest conversation that it takes; None if it does not say."""
+
+    def encode(self, messages: Sequence[Message], held: Sequence[int] = ()) -> list[int]:
+        """Ids of a conversation up to the answer that is wanted, going on from `held` where that is possible.
+
+        `held` are those of all but the last message, as a session holds them.
+        """
+
+    def write(
+        self, request: Request, on_event: Callable[[Event], None]
+    ) -> AbstractAsyncContextManager[Writing]:
+        """Begin an answer in the conversation's session. Raises SwarmError; the session is kept in any case."""
+
+    async def forget(self, conversation_id: int) -> None:
+        """Close the conversation's session: what it knows is not to be kept."""

@@ -1,0 +1,96 @@
+"""What the model is told: the turns of a path that fit, and how much room is left for the answer. Pure.
+
+The ids that a session was told are the truth. A turn adds to them; only where the template rewrites what came
+before, where turns are dropped or where ids are missing is everything rendered anew.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.brain import Brain, Message
+from storage.transcript import Said
+from swarm.errors import ContextTooLong
+
+LEAST_ROOM_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that the session holds when the answer begins."""
+
+    ids: Sequence[int]
+    num_held: int
+    """So many of them were there before; 0 if everything was rendered anew."""
+    num_dropped: int
+    room_tokens: int
+    new_tokens: int
+    """What the question itself has added: what is paid for, whatever had to be said again."""
+
+    @property
+    def is_anew(self) -> bool:
+        """The session's ids do not go on from those of the turn before."""
+        return self.num_held == 0
+
+    @property
+    def prompt_ids(self) -> Sequence[int]:
+        """What the transcript keeps of this turn."""
+        return self.ids[self.num_held :]
+
+
+def plan_context(
+    brain: Brain, system: str, path: Sequence[Said], prompt: str, wanted_tokens: int
+) -> Context:
+    """Fit `prompt` behind as much of `path` as leaves room for `wanted_tokens`, dropping the oldest turns first.
+
+    Raises ContextTooLong if the prompt alone does not fit.
+    """
+    limit = brain.max_tokens
+    before = path[-1].progress.num_dropped if path else 0
+    for num_dropped in range(before, len(path) + 1):
+        is_more = num_dropped > before
+        messages = _messages(system, path[num_dropped:], prompt)
+        held = [] if is_more or num_dropped == len(path) else held_ids(path)
+        ids = brain.encode(messages, held)
+        room_tokens = wanted_tokens if limit is None else limit - len(ids)
+        if room_tokens >= wanted_tokens:
+            break
+    if room_tokens < LEAST_ROOM_TOKENS:
+        raise ContextTooLong(f"{len(ids)} tokens are too many for a model that takes {limit}")
+    num_held = len(held) if ids[: len(held)] == held else 0
+    new_tokens = len(ids) - num_held if num_held or not path else len(brain.encode(messages[-1:]))
+    return Context(ids, num_held, num_dropped, min(room_tokens, wanted_tokens), new_tokens)
+
+
+def resume_context(brain: Brain, path: Sequence[Said], wanted_tokens: int) -> Context | None:
+    """Go on with the last answer of `path` where it ended; None if its ids are not known any more."""
+    held = held_ids(path)
+    if not held:
+        return None
+    room = wanted_tokens if brain.max_tokens is None else min(wanted_tokens, brain.max_tokens - len(held))
+    if room < LEAST_ROOM_TOKENS:
+        raise ContextTooLong(f"the conversation has {len(held)} tokens, and the model takes {brain.max_tokens}")
+    return Context(held, len(held), path[-1].progress.num_dropped, room, 0)
+
+
+def held_ids(path: Sequence[Said]) -> list[int]:
+    """What a session that was told the turns of `path` holds; nothing if part of that is not known."""
+    ids: list[int] = []
+    for said in path:
+        progress = said.progress
+        if progress.prompt_ids is None:
+            return []
+        ids = [] if progress.is_anew else ids
+        ids += [*progress.prompt_ids, *progress.answer_ids]
+    return ids
+
+
+def _messages(system: str, path: Sequence[Said], prompt: str) -> list[Message]:
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    for said in path:
+        if said.question.prompt:
+            messages.append({"role": "user", "content": said.question.prompt})
+            messages.append({"role": "assistant", "content": said.progress.answer})
+        elif messages:  # it went on with the answer before
+            *messages, last = messages
+            messages.append({"role": "assistant", "content": last["content"] + said.progress.answer})
+    return [*messages, {"role": "user", "content": prompt}]

@@ -1,0 +1,117 @@
+"""What platforms and the core say to each other: what came in, and the port through which answers go out."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+PlaceKind = Literal["direct", "thread", "group"]
+"""A chat of two, a place that holds one conversation at a time, or one in which many talk."""
+
+MAX_TEXT_LETTERS = 32_000
+
+
+class Author(msgspec.Struct, frozen=True):
+    """Who wrote, and what they may do where they wrote it."""
+
+    external_id: str
+    name: str
+    is_moderator: bool = False
+
+
+class Where(msgspec.Struct, frozen=True):
+    """A place on a platform. `root` names a thread where threads are no places of their own."""
+
+    platform: str
+    place: str
+    kind: PlaceKind
+    root: str = ""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A command with its arguments, as the registry knows them."""
+
+    command: str
+    arguments: dict[str, str] = {}  # noqa: RUF012 - frozen, and msgspec copies it
+
+
+class Inbound(msgspec.Struct, frozen=True):
+    """Something that a person said to us. Adapters leave out what is not for us, and our own name in it."""
+
+    event_id: str
+    where: Where
+    author: Author
+    text: str
+    sent_ms: int
+    reply_to: str = ""
+    call: Call | None = None
+    """A command that the platform has parsed already; the text is empty then."""
+
+
+class Post(msgspec.Struct, frozen=True):
+    """A message to be shown. `key` makes sending it twice harmless."""
+
+    text: str
+    key: str
+    is_final: bool = True
+    controls: tuple[str, ...] = ()
+    """Names of commands that readers may choose below it."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What fits into a message of a platform, and what it can do."""
+
+    letters: int
+    """Of one message, as `Outbound.size` counts them."""
+    can_edit: bool = True
+    most_parts: int = 6
+
+
+class Outbound(Protocol):
+    """A platform as the core sees it. Everything may raise Refused, Limited or Unreachable."""
+
+    limits: Limits
+
+    def size(self, text: str) -> int:
+        """How much of `limits.letters` a text takes."""
+
+    async def post(self, where: Where, reply_to: str, post: Post) -> str:
+        """Show a new message below the one that it answers; returns its id."""
+
+    async def edit(self, where: Where, message_id: str, post: Post) -> None:
+        """Show something else in its place."""
+
+    async def remove(self, where: Where, message_id: str) -> None:
+        """Take a message away. One that is gone already is no error."""
+
+    async def find(self, where: Where, reply_to: str, keys: Sequence[str]) -> dict[str, str]:
+        """Messages of ours below `reply_to` by key, after a crash that forgot their ids."""
+
+    async def typing(self, where: Where) -> None:
+        """Show for some seconds that somebody writes."""
+
+    async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
+        """Mark a message as read, or as one that waits; "" takes the mark away."""
+
+    async def tell(self, inbound: Inbound, text: str) -> None:
+        """Answer one person alone, as far as the platform can."""
+
+
+class SendError(Exception):
+    """A platform did not take what we sent."""
+
+
+class Refused(SendError):
+    """And never will: no permission, message gone, too long."""
+
+
+class Limited(SendError):
+    """Not before `retry_after_s` seconds are over."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(f"rate limited for {retry_after_s:.1f} s")
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(SendError):
+    """It cannot be reached now, or had trouble of its own."""
