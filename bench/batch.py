@@ -14,7 +14,7 @@ from swarm.inference import InferenceSession
 GOAL = 5.0
 SESSIONS = 8
 TOKENS = 16
-PAIRS = 5
+PAIRS = 9
 
 
 async def measure(pairs: int = PAIRS) -> Found:

@@ -1,12 +1,14 @@
 """The only thread that touches the device: takes what waits from all sessions and runs it as one batch.
 
-Its loop is three verbs: schedule, run, postprocess. Callers live on the event loop; what goes to the thread
-is bounded, what comes back is one `call_soon_threadsafe` per batch.
+Its loop is three verbs: schedule, run, postprocess; a batch waits a moment for those that are about to come
+(gathering.py). Callers live on the event loop; what goes to the thread is bounded, what comes back is one
+`call_soon_threadsafe` per batch.
 """
 
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from server.attention import Chunk
+from server.gathering import Gathering
 from server.kv_cache import KVPool, SessionCache
 from server.scheduler import Limits, Share, Waiting, plan_turn
 from swarm.errors import ContextTooLong, MurmurError
@@ -109,6 +112,7 @@ class Executor:
         self._turn = 0
         self._last_turns: dict[PeerId, int] = {}
         self._last_prompt_turns: dict[PeerId, int] = {}
+        self._gathering = Gathering()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._compute_forever, name="murmur-compute", daemon=True)
 
@@ -195,13 +199,39 @@ class Executor:
             self._changed.wait_for(lambda: self._is_stopping or self._jobs or self._calls)
             if self._is_stopping:
                 return False
+            self._wait_for_more()
             calls, self._calls = self._calls, []
             shares = self._schedule()
         for function, future in calls:
             self._answer(function, future)
         if shares:
-            self._postprocess(shares, self._run([(self._jobs[it.number], it.tokens) for it in shares]))
+            batch = [(self._jobs[share.number], share.tokens) for share in shares]
+            began_s = time.monotonic()
+            results = self._run(batch)
+            self._note_length(shares, began_s)
+            self._postprocess(shares, results)
         return True
+
+    def _wait_for_more(self) -> None:
+        """Let a batch of short works alone wait for those that are about to come."""
+        began_s = now_s = time.monotonic()
+        num_before = 0
+        while len(self._jobs) > num_before and not self._calls and not self._is_stopping:
+            num_before = len(self._jobs)
+            if any(job.left_tokens > self._limits.short_tokens for job in self._jobs.values()):
+                return
+            waiting = {id(job.work.cache) for job in self._jobs.values()}
+            patience_s = self._gathering.patience_s(waiting, now_s - began_s, now_s)
+            if not patience_s:
+                return
+            self._changed.wait(patience_s)
+            now_s = time.monotonic()
+
+    def _note_length(self, shares: Sequence[Share], began_s: float) -> None:
+        if not any(share.is_prompt for share in shares):
+            now_s = time.monotonic()
+            caches = [id(self._jobs[share.number].work.cache) for share in shares]
+            self._gathering.ran(caches, now_s - began_s, now_s)
 
     def _schedule(self) -> tuple[Share, ...]:
         """Choose the next batch: of each cache the oldest work, if somebody still waits for it."""

@@ -107,6 +107,32 @@ async def test_works_that_wait_run_as_one_batch() -> None:
         assert [len(batch) for batch in fake.runner.batches] == [1, 5]
 
 
+async def run_together(fake: Fake, caches: Sequence[SessionCache]) -> None:
+    """A batch of all that takes 60 ms."""
+    fake.runner.gate.clear()
+    fake.runner.entered.clear()
+    tasks = [fake.start(fake.work(caches[0], 1))]
+    await fake.runner.hold()
+    tasks += [fake.start(fake.work(cache, 1)) for cache in caches[1:]]
+    await asyncio.sleep(0.06)
+    fake.runner.gate.set()
+    for task in tasks:
+        await task
+
+
+async def test_sessions_that_left_a_moment_ago_run_together_again_although_one_comes_first() -> None:
+    async with open_fake() as fake:
+        caches, sizes = [fake.pool.open(SPAN) for _ in range(2)], []
+        for _ in range(5):  # on a busy machine the second one may be late
+            await run_together(fake, caches)
+            first = fake.start(fake.work(caches[0], 1))
+            await asyncio.sleep(0.001)
+            await fake.executor.run(fake.work(caches[1], 1))
+            await first
+            sizes.append(len(fake.runner.batches[-1]))
+        assert max(sizes) == 2
+
+
 async def test_a_long_prompt_is_cut_and_others_decode_between_its_chunks() -> None:
     async with open_fake() as fake:
         long, short = fake.pool.open(SPAN), fake.pool.open(SPAN)

@@ -1,0 +1,61 @@
+"""A batch waits a moment for sessions that come back together, and for nobody else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.gathering import AWAY, MAX_LENGTH_S, MAX_WAIT, WINDOW, Gathering
+
+BATCH_S = 0.02
+
+
+def after(*sessions: str, batch_s: float = BATCH_S) -> Gathering:
+    """Sessions have just run together, at the time 0."""
+    gathering = Gathering()
+    gathering.ran(sessions, batch_s, 0.0)
+    return gathering
+
+
+def test_a_session_that_is_alone_never_waits() -> None:
+    assert Gathering().patience_s({"a"}, 0.0, 0.0) == 0.0
+    assert after("a").patience_s({"a"}, 0.0, 0.001) == 0.0
+
+
+def test_the_first_of_a_group_waits_for_the_others_and_not_for_long() -> None:
+    group = after("a", "b", "c")
+    assert group.patience_s({"a"}, 0.0, 0.001) == pytest.approx(WINDOW * BATCH_S)
+    assert group.patience_s({"a", "b"}, 0.45 * BATCH_S, 0.01) == pytest.approx(0.05 * BATCH_S)
+    assert group.patience_s({"a", "b"}, MAX_WAIT * BATCH_S, 0.01) == 0.0
+    assert group.patience_s({"a", "b", "c"}, 0.0, 0.002) == 0.0
+
+
+def test_who_has_been_away_for_long_is_not_waited_for() -> None:
+    group = after("a", "b")
+    assert group.patience_s({"a"}, 0.0, AWAY * BATCH_S * 0.99) > 0.0
+    assert group.patience_s({"a"}, 0.0, AWAY * BATCH_S * 1.01) == 0.0
+
+
+def test_batches_that_take_long_do_not_make_others_wait_long() -> None:
+    assert after("a", "b", batch_s=3.0).patience_s({"a"}, 0.0, 0.001) <= WINDOW * MAX_LENGTH_S
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0.001, 2.0)), min_size=1, max_size=60))
+def test_no_batch_ever_waits_for_more_than_half_of_the_longest(ran: list[tuple[str, float]]) -> None:
+    gathering, now_s, longest_s = Gathering(), 0.0, 0.0
+    for session, batch_s in ran:
+        now_s, longest_s = now_s + batch_s, max(longest_s, batch_s)
+        gathering.ran({session}, batch_s, now_s)
+        waited_s = 0.0
+        while patience_s := gathering.patience_s({"z"}, waited_s, now_s):
+            waited_s += patience_s
+            now_s += patience_s
+            if waited_s > 10 * longest_s:
+                break
+        assert waited_s <= MAX_WAIT * min(longest_s, MAX_LENGTH_S) + 1e-9
+
+
+def test_only_those_that_ran_a_moment_ago_are_remembered() -> None:
+    gathering = Gathering()
+    for number in range(10_000):
+        gathering.ran({number}, BATCH_S, number * BATCH_S)
+    assert len(gathering._left_s) <= AWAY + 1
