@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 
+from swarm.errors import ConfigError
+
 Pair = tuple[float, float]
+
+
+class Unmeasurable(ConfigError):
+    """This machine lacks what a measurement needs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,11 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.__main__ import BENCHES, main
+from bench.gpu import measure_on
+from bench.models import MID
 from bench.page import write_page
 from bench.report import Found, found, medians
 
@@ -66,6 +69,21 @@ def test_every_measurement_can_be_started_by_its_name(name: str) -> None:
     assert inspect.iscoroutinefunction(module.measure)
     assert inspect.signature(module.measure).return_annotation is Found
     assert module.PAIRS > 1
+
+
+def test_without_a_gpu_its_measurement_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert main(["gpu"]) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == ["murmur bench gpu: there is no CUDA device here"]
+
+
+def test_a_gpus_measurement_works_as_far_as_it_can_be_tried_on_a_cpu() -> None:
+    result = measure_on(torch.device("cpu"), MID | {"num_hidden_layers": 2}, 2, copied_bytes=1 << 20)
+    assert result.pairs == 2
+    assert result.ratio > 0
+    assert result.details["weights_mb"] == 45
+    assert result.details["batch_ratio"] > 1.0
 
 
 @pytest.mark.slow
