@@ -1,9 +1,9 @@
 """A span on a GPU: decode steps per second against what reading its weights allows, goal >= 0.7.
 
 Four blocks of LLaMA-65B's shape (hidden 8192, 64 heads; arXiv 2302.13971, table 2) in bf16 decode one
-session; in turn with that, the GPU copies 2 GiB, which tells its bandwidth. Beside it, 32 sessions in one batch
-are compared with the same 32 one by one (`batch_ratio`, goal >= 16). Hidden states come from the host and go
-back to it, as in a server.
+session; in turn with that, the GPU copies 2 GiB, which tells its bandwidth. Beside it, 32 sessions in one
+batch are compared with the same 32 one by one (`batch_ratio`, goal >= 16). Hidden states come from the host
+and go back to it, as in a server.
 """
 
 import asyncio

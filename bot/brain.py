@@ -23,7 +23,7 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An answer that is wanted. `ids` is all that the session holds before it; what it has is not sent again."""
+    """An answer that is wanted. `ids` is all that the session holds before it; what it has is not sent."""
 
     conversation_id: int
     ids: Sequence[int]
@@ -66,7 +66,7 @@ class Brain(Protocol):
     def write(
         self, request: Request, on_event: Callable[[Event], None]
     ) -> AbstractAsyncContextManager[Writing]:
-        """Begin an answer in the conversation's session. Raises SwarmError; the session is kept in any case."""
+        """Begin an answer in the conversation's session, which is kept in any case. Raises SwarmError."""
 
     async def forget(self, conversation_id: int) -> None:
         """Close the conversation's session: what it knows is not to be kept."""

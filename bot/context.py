@@ -37,10 +37,8 @@ class Context:
         return self.ids[self.num_held :]
 
 
-def plan_context(
-    brain: Brain, system: str, path: Sequence[Said], prompt: str, wanted_tokens: int
-) -> Context:
-    """Fit `prompt` behind as much of `path` as leaves room for `wanted_tokens`, dropping the oldest turns first.
+def plan_context(brain: Brain, system: str, path: Sequence[Said], prompt: str, wanted_tokens: int) -> Context:
+    """Fit `prompt` behind as much of `path` as leaves room for `wanted_tokens`; the oldest turns go first.
 
     Raises ContextTooLong if the prompt alone does not fit.
     """
@@ -68,7 +66,9 @@ def resume_context(brain: Brain, path: Sequence[Said], wanted_tokens: int) -> Co
         return None
     room = wanted_tokens if brain.max_tokens is None else min(wanted_tokens, brain.max_tokens - len(held))
     if room < LEAST_ROOM_TOKENS:
-        raise ContextTooLong(f"the conversation has {len(held)} tokens, and the model takes {brain.max_tokens}")
+        raise ContextTooLong(
+            f"the conversation has {len(held)} tokens, and the model takes {brain.max_tokens}"
+        )
     return Context(held, len(held), path[-1].progress.num_dropped, room, 0)
 
 

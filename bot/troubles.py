@@ -51,7 +51,9 @@ def _no_route(error: Exception, _: str) -> Trouble:
 
 def _quota(error: Exception, next_grant: str) -> Trouble:
     available = error.available if isinstance(error, QuotaExceeded) else 0
-    return Trouble("quota", f"Your quota is used up ({available} credits are left); there is more {next_grant}.")
+    return Trouble(
+        "quota", f"Your quota is used up ({available} credits are left); there is more {next_grant}."
+    )
 
 
 def _says(kind: Kind, sentence: str, *, may_pass: bool = False) -> Callable[[Exception, str], Trouble]:

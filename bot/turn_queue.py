@@ -73,9 +73,7 @@ class TurnQueue:
 
     def waiting_in(self, conversation_id: int) -> list[str]:
         """The turns that wait in a conversation."""
-        return [
-            each.turn_id for each in self._waiting.values() if each.conversation_id == conversation_id
-        ]
+        return [each.turn_id for each in self._waiting.values() if each.conversation_id == conversation_id]
 
     def _startable(self) -> Iterator[Entry]:
         """Move turns that may run now to those that do, first come first served."""

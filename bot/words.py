@@ -32,7 +32,7 @@ class Call(msgspec.Struct, frozen=True):
     """A command with its arguments, as the registry knows them."""
 
     command: str
-    arguments: dict[str, str] = {}  # noqa: RUF012 - frozen, and msgspec copies it
+    arguments: dict[str, str] = {}
 
 
 class Inbound(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ A turn is queued, runs, and ends in one of a few ways; a crash leaves it in the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
@@ -37,6 +37,7 @@ class Progress:
     """All that the session was told since the parent's answer: what the template adds, and the prompt. With
     `is_anew`, all that it was told. None if that does not hold any more: a turn before was deleted."""
     answer_ids: Sequence[int] = ()
+    _: KW_ONLY
     is_anew: bool = False
     num_dropped: int = 0
     """So many turns of the path, the oldest, are not in the session."""
@@ -201,10 +202,10 @@ def _said(connection: Connection, which: ColumnElement[bool]) -> list[Said]:
                 row.answer,
                 None if row.prompt_ids is None else unpack_ids(row.prompt_ids),
                 [] if row.answer_ids is None else unpack_ids(row.answer_ids),
-                row.is_anew,
-                row.num_dropped,
-                row.prefill_tokens,
-                row.new_tokens,
+                is_anew=row.is_anew,
+                num_dropped=row.num_dropped,
+                prefill_tokens=row.prefill_tokens,
+                new_tokens=row.new_tokens,
             ),
             row.asked_at,
             row.ended_at,

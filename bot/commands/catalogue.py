@@ -60,7 +60,7 @@ COMMANDS = Registry(
                 ), example="admin grant @ada:example.org 5000"),
         Command("admin sessions", "The sessions that are open", who="admin"),
         Command("admin kill", "End a session", who="admin",
-                arguments=(Argument("session", "its number, as `admin sessions` shows it", is_required=True),)),
+                arguments=(Argument("session", "its number in `admin sessions`", is_required=True),)),
         Command("admin drain", "Take no more questions, finish what runs, and stop", who="admin"),
     )
 )  # fmt: skip

@@ -90,7 +90,9 @@ class Registry:
             if not value and argument.is_required:
                 return Mistake(f"`{prefix}{command.usage}` needs {argument.name}: {argument.summary}.")
             if value and argument.choices and value.lower() not in argument.choices:
-                return Mistake(f"{argument.name} is one of {', '.join(argument.choices)}, not `{_safe(value)}`.")
+                return Mistake(
+                    f"{argument.name} is one of {', '.join(argument.choices)}, not `{_safe(value)}`."
+                )
             if value:
                 given[argument.name] = value.lower() if argument.choices else value
         if rest:
@@ -99,13 +101,20 @@ class Registry:
 
     def _no_such(self, words: list[str], prefix: str) -> str:
         name = " ".join(words[:2]).lower()
-        group = [command.name for command in self.commands if command.name.startswith(f"{words[0].lower()} ")] \
-            if words else []
+        group = (
+            [command.name for command in self.commands if command.name.startswith(f"{words[0].lower()} ")]
+            if words
+            else []
+        )
         if group:
             return f"`{prefix}{words[0].lower()}` is one of {', '.join(f'`{prefix}{it}`' for it in group)}."
         near = difflib.get_close_matches(name.split()[0] if name else "", self._by_name, n=1, cutoff=0.5)
         hint = f"did you mean `{prefix}{near[0]}`?" if near else f"`{prefix}help` names all commands."
-        return f"There is no command `{_safe(name)}`; {hint}" if name else f"Which command? `{prefix}help` names all."
+        return (
+            f"There is no command `{_safe(name)}`; {hint}"
+            if name
+            else f"Which command? `{prefix}help` names all."
+        )
 
 
 def _problems(commands: Iterable[Command]) -> Iterator[str]:

@@ -42,5 +42,11 @@ def say(
     )
     ask(connection, question, now_ms)
     start(connection, turn_id, "model", now_ms)
-    end(connection, turn_id, "done", now_ms, Progress(f"answer {turn_id}", (1, 2, 3), (4, 5), 3, 2))
+    end(
+        connection,
+        turn_id,
+        "done",
+        now_ms,
+        Progress(f"answer {turn_id}", (1, 2, 3), (4, 5), prefill_tokens=3, new_tokens=2),
+    )
     return turn_id

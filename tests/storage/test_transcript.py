@@ -1,6 +1,7 @@
 """Transcripts: turns end once, forks share what came before, and token ids come back as they were."""
 
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -44,7 +45,7 @@ from storage.transcript import (
 from tests.storage.people import ADA, BOB, NOON, account_of, say, talk
 
 ROOM = "!room:example.org"
-SOME = Progress("half an ans", (10, 11), (12,), 2, 1)
+SOME = Progress("half an ans", (10, 11), (12,), prefill_tokens=2, new_tokens=1)
 
 
 def asked(connection: Connection, turn_id: str = "t") -> Conversation:
@@ -87,14 +88,14 @@ async def test_a_turn_is_queued_runs_and_ends_once(store: Database) -> None:
     assert await store.write(start, "t", "demo", NOON)
     assert not await store.write(start, "t", "demo", NOON), "somebody else was faster"
     assert await store.write(checkpoint, "t", SOME)
-    done = Progress("half an answer", (10, 11), (12, 13), 2, 2)
+    done = Progress("half an answer", (10, 11), (12, 13), prefill_tokens=2, new_tokens=2)
     assert await store.write(end, "t", "done", NOON + 5, done)
     assert not await store.write(end, "t", "stopped", NOON + 6)
     assert not await store.write(checkpoint, "t", SOME)
     said = await store.read(get_turn, "t")
     assert said is not None
     assert (said.state, said.progress, said.ended_ms, said.model) == (
-        "done", Progress("half an answer", [10, 11], [12, 13], 2, 2), NOON + 5, "demo",
+        "done", replace(done, prompt_ids=[10, 11], answer_ids=[12, 13]), NOON + 5, "demo",
     )  # fmt: skip
     now = await store.read(get_conversation, conversation.conversation_id)
     assert now is not None
