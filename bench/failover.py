@@ -2,10 +2,12 @@
 
 A server for blocks 0 to 7 and two for blocks 8 to 15. The one in use of the two is killed in mid-answer; the
 pause without the time until the loss is noticed is divided by the time that the lost blocks take for the same
-context in this process, on one thread. `detection_beats`: heartbeats (1 s) until the loss is noticed.
+context in this process, on one thread. `detection_beats`: heartbeats (1 s) until the loss is noticed;
+`frozen_beats`: the same for servers that are stopped (SIGSTOP), whose streams stay open.
 """
 
 import asyncio
+import signal
 import statistics
 import tempfile
 import time
@@ -32,6 +34,7 @@ HEARTBEAT_S = 1.0
 CONTEXT_TOKENS = 1000
 LOST = Span(8, 16)
 PAIRS = 5
+FREEZES = 3
 
 
 async def measure(pairs: int = PAIRS) -> Found:
@@ -40,16 +43,21 @@ async def measure(pairs: int = PAIRS) -> Found:
         async with open_swarm(make_mid(Path(folder))) as swarm:
             first, *others = await swarm.start((0, 8), (8, 16), (8, 16))
             lost_blocks = _LostBlocks(swarm.checkpoint)
-            times, beats = [], []
-            for number in range(pairs):
-                say(f"[loss {number + 1} of {pairs}]")
+            times, beats, frozen_beats = [], [], []
+            for number in range(pairs + FREEZES):
+                say(f"[loss {number + 1} of {pairs + FREEZES}]")
+                how = signal.SIGKILL if number < pairs else signal.SIGSTOP
                 alone_s = await asyncio.to_thread(lost_blocks.prefill_s)
-                lost, detection_s, pause_s = await _lose_one(swarm, first, others)
-                times.append((alone_s, pause_s - detection_s))
-                beats.append(detection_s / HEARTBEAT_S)
+                lost, detection_s, pause_s = await _lose_one(swarm, first, others, how)
+                if how is signal.SIGKILL:
+                    times.append((alone_s, pause_s - detection_s))
+                    beats.append(detection_s / HEARTBEAT_S)
+                else:
+                    frozen_beats.append(detection_s / HEARTBEAT_S)
                 others = [other for other in others if other is not lost]
                 others += await swarm.start((8, 16))
     prefill_s, rest_s = medians(times)
+    noticed = max(statistics.median(beats), statistics.median(frozen_beats))
     return found(
         "failover",
         f"(pause after kill -9 - detection) / prefill of the lost 8 blocks, {CONTEXT_TOKENS} tokens, mid",
@@ -57,9 +65,10 @@ async def measure(pairs: int = PAIRS) -> Found:
         GOAL,
         is_least=False,
         detection_beats=round(statistics.median(beats), 2),
-        detection_goal=f"<= {GOAL_BEATS} heartbeats",
+        frozen_beats=round(statistics.median(frozen_beats), 2),
         recovery_s=round(rest_s, 3),
         prefill_s=round(prefill_s, 3),
+        also={f"both beats <= {GOAL_BEATS}": noticed <= GOAL_BEATS},
     )
 
 
@@ -84,8 +93,10 @@ class _LostBlocks:
         return seconds
 
 
-async def _lose_one(swarm: Swarm, first: Service, others: list[Service]) -> tuple[Service, float, float]:
-    """Kill the server in use: it, seconds from the kill to its notice, and to the next token."""
+async def _lose_one(
+    swarm: Swarm, first: Service, others: list[Service], how: signal.Signals
+) -> tuple[Service, float, float]:
+    """Send `how` to the server in use: it, seconds until that is noticed, and until the next token."""
     noticed: list[float] = []
 
     def note(notice: Notice) -> None:
@@ -98,9 +109,11 @@ async def _lose_one(swarm: Swarm, first: Service, others: list[Service]) -> tupl
         session.on_notice = note
         lost = _in_use(session, others)
         killed = time.perf_counter()
-        lost.kill()
+        lost.process.send_signal(how)
         await swarm.decode(session, 1)
-        return lost, noticed[0] - killed, time.perf_counter() - killed
+        pause_s = time.perf_counter() - killed
+        lost.kill()
+        return lost, noticed[0] - killed, pause_s
 
 
 def _in_use(session: InferenceSession, others: list[Service]) -> Service:

@@ -57,6 +57,7 @@ def measure_on(
         (size_bytes / copy.bytes_per_s(), decoding.step_s(alone), decoding.step_s(*many))
         for _ in range(pairs)
     ]
+    batch_ratio = round(statistics.median(SESSIONS * one / all_ for _, one, all_ in rows), 2)
     least_s, step_s, many_s = (statistics.median(column) for column in zip(*rows, strict=True))
     return found(
         "gpu",
@@ -69,8 +70,8 @@ def measure_on(
         copy_gb_per_s=round(size_bytes / least_s / 1e9),
         batch_sessions=SESSIONS,
         batch_ms=round(1e3 * many_s, 3),
-        batch_ratio=round(statistics.median(SESSIONS * one / all_ for _, one, all_ in rows), 2),
-        batch_goal=f">= {BATCH_GOAL}",
+        batch_ratio=batch_ratio,
+        also={f"batch_ratio >= {BATCH_GOAL}": batch_ratio >= BATCH_GOAL},
     )
 
 

@@ -56,7 +56,12 @@ def _goal(found: Found) -> str:
 
 
 def _details(found: Found) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.details.items())
+    told = [f"{key.replace('_', ' ')} {value}" for key, value in found.details.items()]
+    also = [
+        f"{goal.replace('_', ' ')}: {'met' if is_met else '**not met**'}"
+        for goal, is_met in found.also.items()
+    ]
+    return ", ".join(told + also)
 
 
 def draw(results: Sequence[Found]) -> str:

@@ -16,6 +16,8 @@ from bench.report import Found
 from bench.swarms import Swarm, open_swarm
 from swarm.errors import ConfigError
 
+MAX_PROCESSES = 2
+MAX_MEMORY_MB = 600
 GOAL_S = 6.0
 PAIRS = 3
 BLOCKS = (0, 8)
@@ -31,6 +33,7 @@ async def measure(pairs: int = PAIRS) -> Found:
         async with open_swarm(model) as swarm:
             starts = [await _started(swarm) for _ in range(1 + pairs)][1:]
     seconds, cpu_seconds, processes, memory = zip(*starts, strict=True)
+    memory_mb = round((max(memory) - weight_bytes) / 1e6)
     return Found(
         "server",
         "seconds from the command to serving, all 8 blocks of tiny, fp32",
@@ -42,7 +45,11 @@ async def measure(pairs: int = PAIRS) -> Found:
         details={
             "start_cpu_s": round(statistics.median(cpu_seconds), 2),
             "processes": max(processes),
-            "memory_above_weights_mb": round((max(memory) - weight_bytes) / 1e6),
+            "memory_above_weights_mb": memory_mb,
+        },
+        also={
+            f"processes <= {MAX_PROCESSES}": max(processes) <= MAX_PROCESSES,
+            f"memory_above_weights_mb <= {MAX_MEMORY_MB}": memory_mb <= MAX_MEMORY_MB,
         },
     )
 

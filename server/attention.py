@@ -98,6 +98,14 @@ class RaggedBatch:
         """Positions of all tokens in their own sessions, `[1, tokens]`."""
         return _ranges((chunk.position, chunk.end) for chunk in self.chunks)[None]
 
+    def row_offsets(self) -> Tensor:
+        """Of each row that passes the block that runs: its position minus its place among those rows."""
+        offsets = [
+            torch.full((place.last - place.first,), place.chunk.position - place.first, device="cpu")
+            for place in self.segment.places
+        ]
+        return torch.cat(offsets).to(self.hidden.device)
+
     @cached_property
     def long_rows(self) -> Tensor:
         """Rows of sessions that are long, among all rows."""
@@ -158,9 +166,10 @@ class RaggedCache(Cache):
         self._batch.layer = layer_idx
         return key_states, value_states
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Return 0: the model must not derive positions from it."""
-        return 0
+    def get_seq_length(self, layer_idx: int | None = None) -> Any:
+        """Return 0 to a model. A block, which names its layer, counts its rows on from here: return, for each
+        row of the batch, how far its position is from its number."""
+        return 0 if layer_idx is None else self._batch.row_offsets()
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """Return the size of a mask that nobody builds."""

@@ -188,7 +188,15 @@ class SessionDriver:
                 raise KVFull("all KV pages of this server are in use, or the session is closed")
             cache = self._rooms.cache(key)
             try:
-                work = Work(cache, self.session.span, job.position, hidden, key.client, self.session.is_long)
+                work = Work(
+                    cache,
+                    self.session.span,
+                    job.position,
+                    hidden,
+                    key.client,
+                    self.session.is_long,
+                    (key.client, key.session),
+                )
                 return await self._executor.run(work)
             except ValueError:
                 if not cache.is_away:  # else it was put aside in the moment before the step was taken

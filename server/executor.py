@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -60,12 +60,11 @@ class Work:
     hidden: Tensor
     peer: PeerId
     is_long: bool = False
+    session: Hashable = None  # which takes one step after the other, and may have several caches here
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A work and how far it has come."""
-
     work: Work
     future: asyncio.Future[Tensor]
     done_tokens: int = 0
@@ -76,17 +75,15 @@ class _Job:
         return self.work.hidden.shape[0] - self.done_tokens
 
     def chunk(self, tokens: int) -> Chunk:
-        work, first = self.work, self.done_tokens
-        hidden = work.hidden[first : first + tokens]
-        return Chunk(work.cache, work.span, work.position + first, hidden, work.is_long)
+        work, at = self.work, self.done_tokens
+        return Chunk(work.cache, work.span, work.position + at, work.hidden[at : at + tokens], work.is_long)
 
 
 class Executor:
     """Runs works in batches. An async context manager: its thread ends with it.
 
-    Works of one cache run in the order in which they came. A work whose caller was cancelled, or whose cache
-    was closed, is dropped before its next batch. A batch that fails is run again one by one, so that only the
-    guilty fail.
+    Works of one cache run in the order in which they came; what nobody waits for any more is dropped before
+    its next batch. A batch that fails is run again one by one, so that only the guilty fail.
     """
 
     def __init__(
@@ -99,12 +96,11 @@ class Executor:
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.progress = 0
-        """Batches that have finished: while works wait, a number that stands still means a stuck thread."""
+        """Batches that have finished: if it stands still while works wait, the thread is stuck."""
         self._runner = runner
         self._pool = pool
-        self._num_threads = num_threads
+        self._num_threads, self._max_waiting = num_threads, max_waiting
         self._limits = limits or Limits()
-        self._max_waiting = max_waiting
         self._changed = threading.Condition()
         self._jobs: dict[int, _Job] = {}
         self._calls: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
@@ -159,9 +155,9 @@ class Executor:
 
         Raises what `function` raises, or Overloaded if this executor has stopped.
         """
-        future: asyncio.Future[T] = self._loop.create_future()
         with self._changed:
             self._check_open()
+            future: asyncio.Future[T] = self._loop.create_future()
             self._calls.append((function, future))
             self._changed.notify()
         return await future
@@ -205,33 +201,30 @@ class Executor:
         for function, future in calls:
             self._answer(function, future)
         if shares:
-            batch = [(self._jobs[share.number], share.tokens) for share in shares]
             began_s = time.monotonic()
-            results = self._run(batch)
+            results = self._run([(self._jobs[share.number], share.tokens) for share in shares])
             self._note_length(shares, began_s)
             self._postprocess(shares, results)
         return True
 
     def _wait_for_more(self) -> None:
         """Let a batch of short works alone wait for those that are about to come."""
-        began_s = now_s = time.monotonic()
-        num_before = 0
+        began_s, num_before = time.monotonic(), 0
         while len(self._jobs) > num_before and not self._calls and not self._is_stopping:
-            num_before = len(self._jobs)
+            num_before, now_s = len(self._jobs), time.monotonic()
             if any(job.left_tokens > self._limits.short_tokens for job in self._jobs.values()):
                 return
-            waiting = {id(job.work.cache) for job in self._jobs.values()}
+            waiting = {job.work.session for job in self._jobs.values()}
             patience_s = self._gathering.patience_s(waiting, now_s - began_s, now_s)
-            if not patience_s:
-                return
-            self._changed.wait(patience_s)
-            now_s = time.monotonic()
+            if patience_s:
+                self._changed.wait(patience_s)
 
     def _note_length(self, shares: Sequence[Share], began_s: float) -> None:
         if not any(share.is_prompt for share in shares):
             now_s = time.monotonic()
-            caches = [id(self._jobs[share.number].work.cache) for share in shares]
-            self._gathering.ran(caches, now_s - began_s, now_s)
+            self._gathering.ran(
+                [self._jobs[share.number].work.session for share in shares], now_s - began_s, now_s
+            )
 
     def _schedule(self) -> tuple[Share, ...]:
         """Choose the next batch: of each cache the oldest work, if somebody still waits for it."""

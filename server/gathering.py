@@ -3,11 +3,11 @@
 A decode step reads all weights, for one session as for eight: a batch that begins a moment before its second
 step arrives makes that one wait for a whole batch more. Sessions that left together come back together, one
 behind the other, as their client samples them; but whichever comes first would begin alone, and the groups
-would become smaller and smaller. So a batch waits for a sixth of its length as long as a session that
-ran a moment ago is away, and again for each that comes, half its length at most.
+would become smaller and smaller. So a batch waits for a sixth of its length as long as a session that ran a
+moment ago is away, and again for each that comes, half its length at most.
 
-Seen on two cores, the model of 16 blocks over two hops (docs/benchmarks.md, `batch`): 1.1 times as many tokens
-per second for 2 sessions, 1.4 for 4, 1.3 for 8, 1.1 for 16. A session that is alone never waits.
+Seen on two cores, 16 blocks over two hops (docs/benchmarks.md, `batch`): 1.1 times as many tokens a second
+for 2 sessions, 1.4 for 4, 1.3 for 8, 1.1 for 16. A session that is alone never waits.
 """
 
 from collections.abc import Collection, Hashable

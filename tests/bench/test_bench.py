@@ -27,6 +27,12 @@ def test_a_result_is_the_median_of_its_pairs_and_knows_whether_its_goal_is_met()
     assert medians([(1.0, 4.0), (3.0, 5.0), (2.0, 9.0)]) == (2.0, 5.0)
 
 
+def test_a_goal_beside_the_main_one_counts_as_well() -> None:
+    short = found("short", "new / old", [(1.0, 6.0)], 5.0, also={"waits <= 2": True, "drift = 0": False})
+    assert (short.ratio >= short.goal, short.is_met) == (True, False)
+    assert short.as_json()["also"] == {"waits <= 2": True, "drift = 0": False}
+
+
 def test_json_has_the_name_the_ratio_what_was_compared_and_the_machine() -> None:
     told = json.loads(json.dumps(FAST.as_json()))
     assert (told["name"], told["ratio"], told["goal"], told["is_met"]) == ("fast", 6.0, ">= 5.0", True)

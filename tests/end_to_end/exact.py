@@ -92,8 +92,14 @@ class SmallModel:
 
     def generate(self, ids: Sequence[int], **settings: Any) -> list[int]:
         """New tokens of transformers' `generate`, with no end of answer unless `settings` name one."""
-        settings = {"eos_token_id": None, "pad_token_id": 0} | settings
-        whole: Any = self.reference.generate(torch.tensor([list(ids)]), **settings)  # type: ignore[operator]
+        given = torch.tensor([list(ids)])
+        # Without a mask it would take every token 0 that a model has said for padding.
+        settings = {
+            "eos_token_id": None,
+            "pad_token_id": 0,
+            "attention_mask": torch.ones_like(given),
+        } | settings
+        whole: Any = self.reference.generate(given, **settings)  # type: ignore[operator]
         return list(map(int, whole[0, len(ids) :]))
 
     @torch.inference_mode()

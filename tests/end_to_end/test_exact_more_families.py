@@ -46,9 +46,14 @@ async def test_two_hops_of_which_one_is_lost_answer_as_the_unsplit_model(family:
                     if num_tokens:
                         swarm.path(parent)[1].kill()
                 parent.rollback(30)
-                await check_answer(model, parent, ids[:30] + prompt(5, 2), 8)
+                told = await check_answer(model, parent, ids[:30] + prompt(5, 2), 8)
             assert swarm.path(parent) == [swarm.servers[0], swarm.servers[2]]
-            assert swarm.servers[0].recomputed_tokens == 0
+            ticket, held = parent.detach(), parent.ids
+        async with client.session(ticket=ticket, ids=held) as again:
+            before = executed(swarm, again)[2]
+            await check_answer(model, again, told, 4)
+            assert executed(swarm, again)[2] - before == 1 + 3, "attached, and not told again"
+        assert swarm.servers[0].recomputed_tokens == 0
         await swarm.check_clean()
 
 

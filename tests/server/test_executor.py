@@ -67,7 +67,7 @@ class Fake:
         self, cache: SessionCache, tokens: int, peer: PeerId = ALICE, position: int | None = None
     ) -> Work:
         at = cache.used if position is None else position
-        return Work(cache, SPAN, at, torch.full((tokens, 4), float(at)), peer)
+        return Work(cache, SPAN, at, torch.full((tokens, 4), float(at)), peer, session=id(cache))
 
     def start(self, work: Work) -> asyncio.Task[Tensor]:
         return asyncio.create_task(self.executor.run(work))
