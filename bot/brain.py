@@ -5,20 +5,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from swarm.sampling import SamplingParams
+
 Message = Mapping[str, str]
 """`role` (system, user or assistant) and `content`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How an answer is drawn from what the model finds likely."""
-
-    temperature: float = 0.7
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    max_new_tokens: int = 512
-    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +17,7 @@ class Request:
 
     conversation_id: int
     ids: Sequence[int]
-    style: Style
+    params: SamplingParams
 
 
 class Writing(Protocol):

@@ -74,14 +74,15 @@ def resume_context(brain: Brain, path: Sequence[Said], wanted_tokens: int) -> Co
 
 def held_ids(path: Sequence[Said]) -> list[int]:
     """What a session that was told the turns of `path` holds; nothing if part of that is not known."""
-    ids: list[int] = []
+    ids: list[int] | None = []
     for said in path:
         progress = said.progress
-        if progress.prompt_ids is None:
-            return []
-        ids = [] if progress.is_anew else ids
-        ids += [*progress.prompt_ids, *progress.answer_ids]
-    return ids
+        if progress.prompt_ids is None or (ids is None and not progress.is_anew):
+            ids = None
+        else:
+            before = [] if progress.is_anew or ids is None else ids
+            ids = [*before, *progress.prompt_ids, *progress.answer_ids]
+    return ids or []
 
 
 def _messages(system: str, path: Sequence[Said], prompt: str) -> list[Message]:

@@ -1,9 +1,12 @@
 """What platforms and the core say to each other: what came in, and the port through which answers go out."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from bot.pacer import Pacer
 
 PlaceKind = Literal["direct", "thread", "group"]
 """A chat of two, a place that holds one conversation at a time, or one in which many talk."""
@@ -26,6 +29,14 @@ class Where(msgspec.Struct, frozen=True):
     place: str
     kind: PlaceKind
     root: str = ""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a turn was asked for, and by which message and person: where its answer belongs."""
+
+    where: Where
+    event_id: str
+    author: Author
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -53,9 +64,11 @@ class Post(msgspec.Struct, frozen=True):
 
     text: str
     key: str
-    is_final: bool = True
+    turn_id: str = ""
     controls: tuple[str, ...] = ()
-    """Names of commands that readers may choose below it."""
+    """Names of commands that readers may choose below it, for this turn."""
+    file: tuple[str, bytes] | None = None
+    """A name and what is in it, to be attached."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -74,6 +87,9 @@ class Outbound(Protocol):
 
     def size(self, text: str) -> int:
         """How much of `limits.letters` a text takes."""
+
+    def pacer(self, where: Where) -> "Pacer":
+        """What is sent there goes through it."""
 
     async def post(self, where: Where, reply_to: str, post: Post) -> str:
         """Show a new message below the one that it answers; returns its id."""

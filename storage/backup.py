@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import sqlite3
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def copy_store(path: Path, target: Path, *, replace: bool = False) -> None:
     The copy may be read by its owner alone. Raises StoreUnusable if it cannot be made, or is there already
     and is not to be replaced.
     """
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         _copy(path, partial)

@@ -6,21 +6,22 @@ run on one thread: a hop to a driver's thread for each statement costs five time
 """
 
 import asyncio
+import queue
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from storage.engines import NUM_READERS, reading_engine, writing_engine
+from storage.engines import NUM_READERS, reading_engine, scrub, writing_engine
 from storage.errors import StoreBusy, StoreUnusable
 from storage.lock import instance_lock
-from storage.migrating import migrate
+from storage.migrating import check_schema, migrate
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,11 +41,23 @@ _REASONS = {
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
-@dataclass(eq=False)
 class _Job:
-    work: Work[Any]
-    done: asyncio.Future[Any]
-    has_begun: bool = False
+    """A write that waits. Whoever claims it first, the thread or a caller who gives up, has it."""
+
+    def __init__(self, work: Work[Any]) -> None:
+        self.work = work
+        self.loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[Any] = self.loop.create_future()
+        self._claim = threading.Lock()
+
+    def is_claimed(self) -> bool:
+        """Claim it; False if somebody else was faster."""
+        return self._claim.acquire(blocking=False)
+
+    def settle(self, result: Any, error: Exception | None) -> None:
+        """Tell the caller, from any thread."""
+        with suppress(RuntimeError):  # the loop may have ended
+            self.loop.call_soon_threadsafe(_settle, self.done, result, error)
 
 
 class Database:
@@ -54,10 +67,13 @@ class Database:
         self.path = path
         self._writer = writing_engine(path)
         self._readers = reading_engine(path)
-        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="murmur-store-writer")
         self._read_threads = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="murmur-store-reader")
-        self._waiting: asyncio.Queue[_Job] = asyncio.Queue(MAX_WAITING)
+        self._waiting: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
         self._is_closed = False
+        self._write_thread = threading.Thread(
+            target=self._write_until_closed, name="murmur-store-writer", daemon=True
+        )
+        self._write_thread.start()
 
     async def write(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -67,21 +83,17 @@ class Database:
         If the caller is cancelled, a transaction that has begun is not: the cancellation comes through when
         it has ended. Raises what `work` raises, with nothing written; StoreBusy; StoreUnusable.
         """
-        if self._is_closed:
-            raise StoreUnusable(f"{self.path} is closed")
-        job = _Job(
-            lambda connection: work(connection, *args, **kwargs), asyncio.get_running_loop().create_future()
-        )
+        self._check_open()
+        job = _Job(lambda connection: work(connection, *args, **kwargs))
         try:
             self._waiting.put_nowait(job)
-        except asyncio.QueueFull as error:
+        except queue.Full as error:
             raise StoreBusy("too many writes wait already; try again in a moment") from error
         try:
             result: T = await asyncio.shield(job.done)
         except asyncio.CancelledError:
-            if not job.has_begun:
-                job.done.cancel()
-            await asyncio.wait([job.done])
+            if not job.is_claimed():
+                await asyncio.wait([job.done])
             raise
         return result
 
@@ -92,40 +104,66 @@ class Database:
 
         Raises StoreUnusable, or what `work` raises.
         """
+        self._check_open()
         return await asyncio.get_running_loop().run_in_executor(
             self._read_threads, self._read, lambda connection: work(connection, *args, **kwargs)
         )
 
-    async def write_until_closed(self) -> None:
-        """Commit what waits, group by group, until `close`."""
-        loop = asyncio.get_running_loop()
-        while not self._is_closed or not self._waiting.empty():
-            group = [await self._waiting.get()]
-            while len(group) < MAX_GROUP and not self._waiting.empty():
-                group.append(self._waiting.get_nowait())
-            group = [job for job in group if not job.done.done()]
-            for job in group:
-                job.has_begun = True
-            _settle(group, await loop.run_in_executor(self._write_thread, self._commit, group))
+    async def scrub(self) -> None:
+        """Leave nothing of what was deleted in the file beside the store. Raises StoreUnusable."""
+        self._check_open()
+        await asyncio.get_running_loop().run_in_executor(self._read_threads, scrub, self.path)
 
     async def close(self) -> None:
-        """Take no more writes; those that wait are committed."""
+        """Commit what waits, then take no more; a cancellation comes through when that is done."""
         self._is_closed = True
-        await self._waiting.put(_Job(_nothing, asyncio.get_running_loop().create_future()))
+        joined = asyncio.get_running_loop().run_in_executor(None, self._join)
+        cancelled: asyncio.CancelledError | None = None
+        while not joined.done():
+            try:
+                await asyncio.wait([joined])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     def dispose(self) -> None:
         """Let go of the file, once nothing is written any more."""
-        for threads in (self._write_thread, self._read_threads):
-            threads.shutdown()
+        self._is_closed = True
+        self._join()
+        self._read_threads.shutdown()
         self._writer.dispose()
         self._readers.dispose()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreUnusable(f"{self.path} is closed")
+
+    def _join(self) -> None:
+        if self._write_thread.is_alive():
+            self._waiting.put(None)
+            self._write_thread.join()
 
     def _read(self, work: Work[T]) -> T:
         with _told(self.path), self._readers.begin() as connection:
             return work(connection)
 
+    def _write_until_closed(self) -> None:
+        """Commit what waits, group by group."""
+        is_open = True
+        while is_open:
+            group = [self._waiting.get()]
+            while len(group) < MAX_GROUP and not self._waiting.empty():
+                group.append(self._waiting.get_nowait())
+            is_open = None not in group
+            jobs = [job for job in group if job is not None and job.is_claimed()]
+            for job, (result, error) in zip(jobs, self._commit(jobs), strict=True):
+                job.settle(result, error)
+
     def _commit(self, group: Sequence[_Job]) -> list[tuple[Any, Exception | None]]:
         """Run a group in one transaction; what each gave, or what went wrong with it."""
+        if not group:
+            return []
         try:
             with _told(self.path), self._writer.begin() as connection:
                 return [_attempt(connection, job.work) for job in group]
@@ -133,12 +171,13 @@ class Database:
             return [(None, error)] * len(group)
 
 
-def _settle(group: Sequence[_Job], results: Sequence[tuple[Any, Exception | None]]) -> None:
-    for job, (result, error) in zip(group, results, strict=True):
-        if error is not None:
-            job.done.set_exception(error)
-        else:
-            job.done.set_result(result)
+def _settle(done: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
+    if done.done():
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)
 
 
 def _attempt(connection: Connection, work: Work[Any]) -> tuple[Any, Exception | None]:
@@ -152,10 +191,6 @@ def _attempt(connection: Connection, work: Work[Any]) -> tuple[Any, Exception | 
         return None, error
     except Exception as error:  # noqa: BLE001 - belongs to the caller, who gets it
         return None, error
-
-
-def _nothing(_: Connection) -> None:
-    """What wakes the writer up."""
 
 
 @contextmanager
@@ -181,18 +216,16 @@ def _code_of(error: DBAPIError) -> int:
 async def open_database(path: Path, *, is_alone: bool = True) -> AsyncIterator[Database]:
     """Open the store at `path`, made and migrated if need be; writes are committed when the block ends.
 
-    Without `is_alone` other processes may have it open too, as commands beside a running bot. Raises
-    StoreInUse, StoreTooNew or StoreUnusable.
+    Without `is_alone` other processes may have it open too, as commands beside a running bot: then it must be
+    there, and of this version. Raises StoreInUse, StoreTooNew or StoreUnusable.
     """
     with ExitStack() as stack:
         stack.enter_context(instance_lock(path) if is_alone else nullcontext())
         with _told(path):
-            await asyncio.to_thread(migrate, path)
+            await asyncio.to_thread(migrate if is_alone else check_schema, path)
         database = Database(path)
         stack.callback(database.dispose)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(database.write_until_closed())
-            try:
-                yield database
-            finally:
-                await database.close()
+        try:
+            yield database
+        finally:
+            await database.close()

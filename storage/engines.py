@@ -44,6 +44,20 @@ def migrating_engine(path: Path) -> Engine:
     return engine
 
 
+def scrub(path: Path) -> None:
+    """Move what the WAL holds into the store and empty it: it may have old pages of what was deleted since.
+
+    With somebody else reading or writing, what cannot be emptied now stays until the next time.
+    """
+    engine = migrating_engine(path)
+    try:
+        with engine.connect() as connection:
+            connection.rollback()
+            connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[attr-defined]
+    finally:
+        engine.dispose()
+
+
 def _set_up(engine: Engine, begin: str, **pragmas: str) -> None:
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:

@@ -1,8 +1,8 @@
 """What accounts may spend and have spent. Each function is one transaction for `Database.write` or `read`.
 
 The ledger is append-only and the balance is its sum. A turn reserves what it may cost at most, says now and
-then what it has cost so far, and settles once. Every change of an account is one guarded UPDATE: what it
-cannot pay for changes nothing, whoever else is at it.
+then what it has cost so far, and settles once. Write transactions are immediate, so that what one reads holds
+until it ends, and the table's own check refuses a balance below what is held.
 """
 
 import hashlib
@@ -129,7 +129,8 @@ def heartbeat(connection: Connection, turn_id: str, spent: int, expires_ms: int)
 def settle(connection: Connection, turn_id: str, spent: int, now_ms: int) -> int | None:
     """Charge a turn what it has cost, at most its hold, and give the rest back.
 
-    Returns the charge; None if the turn has no hold any more, as when it was settled before.
+    Returns the charge; None if the turn has no hold any more, as when it was settled before. A turn that was
+    charged before and then held again is not charged a second time.
     """
     row = (
         connection.execute(
@@ -140,17 +141,17 @@ def settle(connection: Connection, turn_id: str, spent: int, now_ms: int) -> int
         return None
     account_id, amount = row
     charged = max(0, min(spent, amount))
+    if charged:
+        values = {"account_id": account_id, "kind": CHARGE, "amount": -charged, "turn_id": turn_id}
+        entered = connection.execute(
+            insert_or(ledger).values(at=now_ms, **values).on_conflict_do_nothing(index_elements=["turn_id"])
+        )
+        charged *= entered.rowcount
     connection.execute(
         update(account)
         .where(account.c.id == account_id)
         .values(balance=account.c.balance - charged, held=account.c.held - amount)
     )
-    if charged:
-        connection.execute(
-            insert(ledger).values(
-                account_id=account_id, kind=CHARGE, amount=-charged, turn_id=turn_id, at=now_ms
-            )
-        )
     return int(charged)
 
 

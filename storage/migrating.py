@@ -1,5 +1,6 @@
 """Bring a store up to this version's schema, or refuse it. Called once, under the instance lock."""
 
+import time
 from pathlib import Path
 
 from alembic import command
@@ -9,17 +10,21 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from storage.backup import copy_store
-from storage.engines import migrating_engine
+from storage.engines import migrating_engine, reading_engine
 from storage.errors import StoreTooNew, StoreUnusable
 
+KEEP_COPIES_S = 30 * 86_400
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def migrate(path: Path) -> None:
     """Upgrade the store at `path`, which need not exist yet; what is upgraded is copied beside it before.
 
+    Such copies are removed after a month: they still have what people asked us to forget.
+
     Raises StoreTooNew, or StoreUnusable if an upgrade would break references between tables.
     """
+    _remove_old_copies(path)
     engine = migrating_engine(path)
     try:
         with engine.begin() as connection:
@@ -36,6 +41,30 @@ def migrate(path: Path) -> None:
             _check_references(connection)
     finally:
         engine.dispose()
+
+
+def _remove_old_copies(path: Path) -> None:
+    for copy in path.parent.glob(f"{path.name}.before-*"):
+        if time.time() - copy.stat().st_mtime > KEEP_COPIES_S:
+            copy.unlink(missing_ok=True)
+
+
+def check_schema(path: Path) -> None:
+    """See that the store at `path` is there and of this version.
+
+    Raises StoreUnusable if it is missing or older, StoreTooNew if it is newer.
+    """
+    if not path.exists():
+        raise StoreUnusable(f"there is no store at {path}: start the bot once, or name another file")
+    engine = reading_engine(path)
+    try:
+        with engine.begin() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    _check_known(path, current)
+    if current != _newest():
+        raise StoreUnusable(f"{path} was written by an older Murmur: start the bot once, which upgrades it")
 
 
 def _config() -> Config:

@@ -77,10 +77,12 @@ def purge_transcripts(connection: Connection, before_ms: int) -> int:
 
     Returns how many turns were deleted.
     """
-    steps = select(turn.c.id, turn.c.parent_id).join(conversation, conversation.c.head_id == turn.c.id)
-    needed = steps.where(conversation.c.used_at >= before_ms).cte("needed", recursive=True)
-    needed = needed.union(select(turn.c.id, turn.c.parent_id).join(needed, turn.c.id == needed.c.parent_id))
     is_old = conversation.c.used_at < before_ms
+    young = select(conversation.c.id).where(~is_old)
+    heads = select(conversation.c.head_id).where(~is_old)
+    is_kept = turn.c.conversation_id.in_(young) | turn.c.state.in_(OPEN) | turn.c.id.in_(heads)
+    needed = select(turn.c.id, turn.c.parent_id).where(is_kept).cte("needed", recursive=True)
+    needed = needed.union(select(turn.c.id, turn.c.parent_id).join(needed, turn.c.id == needed.c.parent_id))
     old = select(conversation.c.id).where(is_old)
     which = (
         turn.c.conversation_id.in_(old) & turn.c.state.not_in(OPEN) & turn.c.id.not_in(select(needed.c.id))

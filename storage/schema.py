@@ -122,6 +122,7 @@ turn = Table(
     Column("parent_id", ForeignKey("turn.id"), index=True),
     Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
     Column("event_id", Text),
+    Column("origin", LargeBinary, nullable=False),
     Column("prompt", Text, nullable=False),
     Column("prompt_ids", LargeBinary),
     Column("answer", Text, nullable=False, server_default=""),
@@ -135,13 +136,15 @@ turn = Table(
     Column("asked_at", Integer, nullable=False),
     Column("started_at", Integer),
     Column("ended_at", Integer),
+    Column("delivered_at", Integer),
     CheckConstraint(
         "state IN ('queued', 'running', 'done', 'stopped', 'length', 'failed', 'interrupted')", name="states"
     ),
     Index(None, "conversation_id", "event_id"),
 )
 """A prompt and the answer to it. Ids are what the session was really told, see token_ids.py: since the answer
-before, or, if it was begun anew, from the start. `num_dropped` turns of the path did not fit any more."""
+before, or, if it was begun anew, from the start. `num_dropped` turns of the path did not fit any more. Only
+the bot reads `origin`: who asked, and where. `delivered_at` is set when all of the answer is to be seen."""
 
 delivery = Table(
     "delivery",

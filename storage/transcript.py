@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import CTE, ColumnElement, Connection, delete, func, insert, select, update
 
 from storage.conversations import move_head
 from storage.schema import conversation, turn
@@ -26,6 +26,8 @@ class Question:
     account_id: int
     prompt: str
     event_id: str | None = None
+    origin: bytes = b""
+    """Whatever the bot needs to answer where it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,19 @@ class Said:
 
 
 def ask(connection: Connection, question: Question, now_ms: int) -> None:
-    """Queue a turn. Raises IntegrityError if there is one of that id."""
+    """Queue a turn; its conversation is used now. Raises IntegrityError if there is one of that id."""
+    connection.execute(
+        update(conversation)
+        .where(conversation.c.id == question.conversation_id)
+        .values(used_at=func.max(conversation.c.used_at, now_ms))
+    )
     connection.execute(
         insert(turn).values(
             id=question.turn_id,
             conversation_id=question.conversation_id,
             account_id=question.account_id,
             event_id=question.event_id,
+            origin=question.origin,
             prompt=question.prompt,
             state="queued",
             asked_at=now_ms,
@@ -122,6 +130,16 @@ def open_turns(connection: Connection) -> list[Said]:
     return _said(connection, turn.c.state.in_(OPEN))
 
 
+def note_delivered(connection: Connection, turn_id: str, now_ms: int) -> None:
+    """All of a turn's answer is to be seen."""
+    connection.execute(update(turn).where(turn.c.id == turn_id).values(delivered_at=now_ms))
+
+
+def undelivered_turns(connection: Connection) -> list[Said]:
+    """Turns that have ended, but whose readers may not know it: the process died in between."""
+    return _said(connection, turn.c.state.not_in(OPEN) & turn.c.delivered_at.is_(None))
+
+
 def get_turn(connection: Connection, turn_id: str) -> Said | None:
     """The turn of that id."""
     return next(iter(_said(connection, turn.c.id == turn_id)), None)
@@ -147,6 +165,11 @@ def remove_turns(connection: Connection, which: ColumnElement[bool]) -> set[int]
     touched: set[int] = set()
     for turn_id in connection.scalars(select(turn.c.id).where(which)).all():
         touched |= set(_conversations_through(connection, turn_id))
+        connection.execute(
+            update(turn)
+            .where(turn.c.id.in_(select(_after(turn_id).c.id)), turn.c.is_anew)
+            .values(prompt_ids=None)  # they say again all that was said before
+        )
         parent_id = connection.scalar(select(turn.c.parent_id).where(turn.c.id == turn_id))
         connection.execute(
             update(turn).where(turn.c.parent_id == turn_id).values(parent_id=parent_id, prompt_ids=None)
@@ -160,10 +183,17 @@ def remove_turns(connection: Connection, which: ColumnElement[bool]) -> set[int]
 
 def _conversations_through(connection: Connection, turn_id: str) -> list[int]:
     """Conversations on whose path a turn lies."""
+    return list(
+        connection.scalars(
+            select(conversation.c.id).where(conversation.c.head_id.in_(select(_after(turn_id).c.id)))
+        )
+    )
+
+
+def _after(turn_id: str) -> CTE:
+    """The ids of a turn and of all that were said after it, on any path."""
     later = select(turn.c.id).where(turn.c.id == turn_id).cte("later", recursive=True)
-    later = later.union_all(select(turn.c.id).join(later, turn.c.parent_id == later.c.id))
-    heads = select(conversation.c.id).where(conversation.c.head_id.in_(select(later.c.id)))
-    return list(connection.scalars(heads))
+    return later.union_all(select(turn.c.id).join(later, turn.c.parent_id == later.c.id))
 
 
 def _changed(
@@ -195,7 +225,7 @@ def _said(connection: Connection, which: ColumnElement[bool]) -> list[Said]:
     rows = connection.execute(select(turn).where(which).order_by(turn.c.asked_at, turn.c.id))
     return [
         Said(
-            Question(row.id, row.conversation_id, row.account_id, row.prompt, row.event_id),
+            Question(row.id, row.conversation_id, row.account_id, row.prompt, row.event_id, row.origin),
             row.parent_id,
             row.state,
             Progress(

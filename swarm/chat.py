@@ -5,29 +5,26 @@ what the template puts around and behind it is rendered.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from swarm.text import Message, Tokenizer
-
-if TYPE_CHECKING:
-    from swarm.generate import Generation
 
 __all__ = ["Message", "turn_ids"]
 
 
-def turn_ids(tokenizer: Tokenizer, messages: Sequence[Message], previous: "Generation | None") -> list[int]:
+def turn_ids(tokenizer: Tokenizer, messages: Sequence[Message], told: Sequence[int]) -> list[int]:
     """Ids of the whole conversation up to the answer that is wanted now.
 
-    `messages` end with the user's new one; `previous` wrote the answer before it. Where the template
-    rewrites earlier turns, everything is rendered anew.
+    `messages` end with the user's new one; `told` are the ids of all before it, with the answer that was
+    written last, as a session was told them. Where there are none, or the template rewrites earlier turns,
+    everything is rendered anew.
     """
     rendered = tokenizer.encode_chat(messages)
-    if previous is None or len(messages) < 3:
+    if not told or len(messages) < 3:
         return rendered
     before = tokenizer.encode_chat(messages[:-1], add_generation_prompt=False)
     if rendered[: len(before)] != before:
         return rendered
-    held = [*previous.prompt_ids, *previous.ids]
+    held = list(told)
     end = _last_end(before, tokenizer)
     if end is None:
         return rendered

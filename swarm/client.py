@@ -80,7 +80,8 @@ class SwarmModel:
         params: SamplingParams | None = None,
     ) -> Generation:
         """Answer the last of `messages`, going on from `previous`: only what is new is sent."""
-        return self.generate(session, turn_ids(self.tokenizer, messages, previous), params)
+        told = [] if previous is None else [*previous.prompt_ids, *previous.ids]
+        return self.generate(session, turn_ids(self.tokenizer, messages, told), params)
 
     def generate(
         self, session: InferenceSession, ids: Sequence[int], params: SamplingParams | None = None

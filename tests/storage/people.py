@@ -1,10 +1,16 @@
-"""People and places for the tests of the store."""
+"""People, places and stores of earlier versions for the tests of the store."""
 
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Connection
 
 from storage.amounts import DAY_MS, Rates
 from storage.conversations import Conversation, begin_conversation, open_place
+from storage.engines import migrating_engine
 from storage.ledger import Person, open_account
+from storage.migrating import MIGRATIONS
 from storage.transcript import Progress, Question, ask, end, start
 
 RATES = Rates(daily_grant=1000, balance_cap=1500, prefill_percent=25, least_new_tokens=64)
@@ -50,3 +56,13 @@ def say(
         Progress(f"answer {turn_id}", (1, 2, 3), (4, 5), prefill_tokens=3, new_tokens=2),
     )
     return turn_id
+
+
+def upgrade_to(path: Path, revision: str) -> None:
+    """Make a store as an earlier version left it."""
+    engine, config = migrating_engine(path), Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()

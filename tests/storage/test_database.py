@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from storage.database import MAX_WAITING, Database, open_database
 from storage.errors import StoreBusy, StoreInUse, StoreTooNew, StoreUnusable
+from tests.storage.people import upgrade_to
 
 
 def add(platform: str, name: str = "somebody") -> Callable[[Connection], str]:
@@ -160,3 +161,70 @@ async def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 async def test_a_mistake_in_sql_is_the_callers_own(store: Database) -> None:
     with pytest.raises(OperationalError, match="no such table"):
         await store.write(lambda connection: connection.exec_driver_sql("SELECT * FROM nowhere"))
+
+
+async def test_an_error_in_the_block_comes_out_as_it_is_and_what_waits_is_committed(tmp_path: Path) -> None:
+    path = tmp_path / "murmur.db"
+    writes: list[asyncio.Task[str]] = []
+
+    async def fail() -> None:
+        async with open_database(path) as store:
+            writes.extend(asyncio.create_task(store.write(add(f"p{number}"))) for number in range(20))
+            await asyncio.sleep(0)
+            raise StoreBusy("mine")
+
+    with pytest.raises(StoreBusy, match="mine"):
+        await fail()
+    assert [await write for write in writes] == [f"p{number}" for number in range(20)]
+    async with open_database(path) as store:
+        assert len(await store.read(platforms)) == 20
+
+
+async def test_a_cancellation_in_the_block_leaves_nobody_waiting(tmp_path: Path) -> None:
+    entered = asyncio.Event()
+
+    async def hold(writes: "list[asyncio.Task[str]]") -> None:
+        async with open_database(tmp_path / "murmur.db") as store:
+            writes += [asyncio.create_task(store.write(add(f"p{number}"))) for number in range(20)]
+            entered.set()
+            await asyncio.Event().wait()
+
+    writes: list[asyncio.Task[str]] = []
+    holding = asyncio.create_task(hold(writes))
+    await entered.wait()
+    await asyncio.sleep(0)
+    holding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holding
+    async with asyncio.timeout(5):
+        assert len([await write for write in writes]) == 20
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "murmur.db") as store:
+        pass
+    for use in (store.read, store.write):
+        with pytest.raises(StoreUnusable, match="is closed"):
+            await use(platforms)
+
+
+async def test_a_command_beside_a_bot_neither_makes_nor_upgrades_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "murmur.db"
+    with pytest.raises(StoreUnusable, match="there is no store at"):
+        async with open_database(path, is_alone=False):
+            pass
+    assert not path.exists()
+    upgrade_to(path, "0001")
+    with pytest.raises(StoreUnusable, match="older Murmur: start the bot once, which upgrades it"):
+        async with open_database(path, is_alone=False):
+            pass
+    assert not list(tmp_path.glob("*.before-*"))
+
+
+async def test_what_was_deleted_leaves_no_bytes_once_the_store_is_scrubbed(store: Database) -> None:
+    secret = "very private words"
+    await store.write(add(secret))
+    await store.write(lambda c: c.execute(text("DELETE FROM account")))
+    await store.scrub()
+    for file in store.path.parent.glob("murmur.db*"):
+        assert secret.encode() not in file.read_bytes(), file.name

@@ -1,12 +1,11 @@
 """Every released schema can be upgraded, and the newest is what the code believes it to be."""
 
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, inspect
@@ -14,6 +13,7 @@ from sqlalchemy import CheckConstraint, inspect
 from storage.engines import migrating_engine
 from storage.migrating import MIGRATIONS, migrate
 from storage.schema import metadata
+from tests.storage.people import upgrade_to
 
 
 @pytest.fixture
@@ -64,16 +64,6 @@ def test_a_store_of_an_earlier_version_is_upgraded_and_copied_aside(tmp_path: Pa
     test_the_newest_schema_is_that_of_the_code(path)
 
 
-def upgrade_to(path: Path, revision: str) -> None:
-    """Make a store as an earlier version left it."""
-    engine, config = migrating_engine(path), Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-    engine.dispose()
-
-
 def test_every_released_revision_is_upgraded_by_a_test() -> None:
     released = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][1:]
     (tested,) = (
@@ -81,3 +71,12 @@ def test_every_released_revision_is_upgraded_by_a_test() -> None:
         for mark in test_a_store_of_an_earlier_version_is_upgraded_and_copied_aside.pytestmark  # type: ignore[attr-defined]
     )
     assert sorted(released) == sorted(tested)
+
+
+def test_copies_of_earlier_versions_are_removed_after_a_month(path: Path) -> None:
+    old, new = (path.with_name(f"{path.name}.before-{name}") for name in ("old", "new"))
+    for copy in (old, new):
+        copy.write_text("what somebody said")
+    os.utime(old, (0, 0))
+    migrate(path)
+    assert (old.exists(), new.exists()) == (False, True)

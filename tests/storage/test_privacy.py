@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, select
 
 from storage.amounts import DAY_MS
-from storage.conversations import begin_conversation, get_conversation, set_persona
+from storage.conversations import (
+    Conversation,
+    begin_conversation,
+    get_conversation,
+    move_head,
+    set_persona,
+)
 from storage.database import Database
 from storage.deliveries import Delivery, intend, note_shown
 from storage.inbox import Event, receive
@@ -15,7 +21,7 @@ from storage.live_sessions import LiveSession, keep_session, kept_session
 from storage.privacy import export_person, forget_message, forget_person, purge_transcripts
 from storage.schema import account, forgotten, metadata, turn
 from storage.settings import reset_settings, set_setting, settings_of
-from storage.transcript import Question, ask, get_turn, path_to
+from storage.transcript import Question, ask, get_turn, path_to, start
 from tests.storage.people import ADA, BOB, KEY, NOON, RATES, account_of, say, talk
 
 SECRET = "ADASECRET"
@@ -107,6 +113,21 @@ async def test_forgetting_somebody_closes_the_sessions_of_forks_that_know_what_t
     assert [said.question.turn_id for said in path] == ["b1"]
 
 
+async def test_what_said_again_all_that_was_said_before_is_forgotten_with_it(store: Database) -> None:
+    def anew(connection: Connection) -> Conversation:
+        conversation = talk(connection)
+        for turn_id in ("a", "b", "c", "d"):
+            say(connection, conversation, turn_id)
+        connection.execute(turn.update().where(turn.c.id == "c").values(is_anew=True))
+        return conversation
+
+    conversation = await store.write(anew)
+    await store.write(forget_message, conversation.place_id, "$a")
+    path = await store.read(path_to, "d")
+    known = {said.question.turn_id: said.progress.prompt_ids is not None for said in path}
+    assert known == {"b": False, "c": False, "d": True}
+
+
 async def test_a_message_that_its_author_deletes_takes_its_answer_with_it(store: Database) -> None:
     conversation = await store.write(talk)
     number, place = conversation.conversation_id, conversation.place_id
@@ -173,6 +194,35 @@ async def test_what_a_younger_fork_goes_on_from_outlives_the_conversation_that_i
     assert left.head_id is None, "its own last turn is gone"
     assert await store.write(purge_transcripts, NOON + 3 * DAY_MS) == 1
     assert [await store.read(get_conversation, it) for it in (old, fork)] == [None, None]
+
+
+async def test_an_old_conversation_in_which_somebody_asks_again_is_kept(store: Database) -> None:
+    conversation = await store.write(talk)
+    await store.write(say, conversation, "a")
+    later = NOON + DAY_MS
+
+    def ask_again(connection: Connection) -> None:
+        ada = account_of(connection, ADA)
+        ask(connection, Question("b", conversation.conversation_id, ada, "and now?"), later)
+
+    await store.write(ask_again)
+    assert await store.write(purge_transcripts, NOON + 1) == 0
+    await store.write(start, "b", "model", later)
+    assert await store.write(purge_transcripts, later + DAY_MS) == 0, "it runs"
+    assert [said.question.turn_id for said in await store.read(path_to, "b")] == ["a", "b"]
+
+
+async def test_a_younger_forks_other_branches_keep_what_they_go_on_from(store: Database) -> None:
+    def forked(connection: Connection) -> None:
+        old = talk(connection)
+        say(connection, old, "a")
+        later = NOON + DAY_MS
+        fork = begin_conversation(connection, old.place_id, account_of(connection, BOB), later, after="a")
+        say(connection, fork, "b", person=BOB, now_ms=later)
+        move_head(connection, fork.conversation_id, None, later)
+
+    await store.write(forked)
+    assert await store.write(purge_transcripts, NOON + 1) == 0
 
 
 async def test_settings_are_what_they_were_set_to_last_and_can_be_taken_back(store: Database) -> None:

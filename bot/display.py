@@ -1,0 +1,234 @@
+"""One answer on a platform: previews while it is written, the whole of it in the end, each message once.
+
+Every message is noted before it is sent and again when the platform has it. Only the newest text is ever
+waiting to be shown; a preview that fails is forgotten, the final text is sent until it is there.
+"""
+
+import asyncio
+import base64
+import hashlib
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from bot.clock import Clock
+from bot.pacer import Pacer, Skipped
+from bot.pacing import Priority, Stream
+from bot.rendering.preview import preview
+from bot.rendering.splitting import Part, split
+from bot.words import Limited, Origin, Outbound, Post, Refused, SendError, Unreachable
+from storage.database import Database
+from storage.deliveries import Delivery, deliveries_of, intend, note_gone, note_shown
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FIRST_LETTERS = 40
+FIRST_AFTER_S = 0.8
+LOOK_AGAIN_S = 0.1
+MOST_FAILURES = 3
+KEY_LETTERS = 25
+RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+FULL_TEXT_NAME = "answer.md"
+_SENTENCE_END = re.compile(r"[.!?…。！？\n]\s")  # noqa: RUF001
+
+
+def key_of(turn_id: str, part: int, attempt: int = 0) -> str:
+    """A name for a message that is the same after a restart; as long as Discord takes for a nonce."""
+    digest = hashlib.sha256(f"{turn_id}/{part}/{attempt}".encode()).digest()
+    return base64.b32encode(digest).decode().lower()[:KEY_LETTERS]
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A message as it is to be seen now. Without an id nobody knows whether it is."""
+
+    part: int
+    message_id: str
+    post: Post | None = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What is to be shown while the answer is written."""
+
+    text: str = ""
+    began_s: float | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Display:
+    """The messages that show one turn."""
+
+    def __init__(
+        self, turn_id: str, place_id: int, origin: Origin, port: Outbound, *, store: Database, clock: Clock
+    ) -> None:
+        self._turn_id = turn_id
+        self._place_id = place_id
+        self._origin = origin
+        self._port = port
+        self._store = store
+        self._clock = clock
+        self._draft = _Draft()
+        self._shown: list[_Shown] = []
+        self._num_failures = 0
+
+    @property
+    def is_visible(self) -> bool:
+        """Something of it may be seen."""
+        return bool(self._shown)
+
+    async def recall(self) -> None:
+        """After a restart: find the messages that were sent before."""
+        sent = await self._store.read(deliveries_of, self._turn_id)
+        unsure = {each.key: each for each in sent if each.message_id is None}
+        found = (
+            await self._port.find(self._origin.where, self._origin.event_id, list(unsure)) if unsure else {}
+        )
+        for each in sent:
+            message_id = each.message_id or found.get(each.key)
+            if message_id is not None:
+                self._shown.append(_Shown(each.part, message_id))
+                await self._note(each.part, message_id)
+
+    def update(self, text: str) -> None:
+        """There is more text now."""
+        if not text:
+            return
+        if self._draft.began_s is None:
+            self._draft.began_s = self._clock.now_s()
+        self._draft.text = text
+        self._draft.changed.set()
+
+    async def preview_forever(self, pacer: Pacer, stream: Stream) -> None:
+        """Show the newest text whenever the platform lets us, until cancelled or of no use."""
+        if not self._port.limits.can_edit:
+            return
+        try:
+            await self._until_worth_showing()
+            while self._num_failures < MOST_FAILURES:
+                await self._draft.changed.wait()
+                self._draft.changed.clear()
+                priority = Priority.PREVIEW if self._shown else Priority.FIRST_POST
+                await self._try(lambda p=priority: self._show_draft(pacer, stream, p))
+        except Skipped:
+            logger.debug("no previews of turn %s", self._turn_id)
+
+    async def finish(
+        self, pacer: Pacer, stream: Stream | None, text: str, footer: str = "", controls: tuple[str, ...] = ()
+    ) -> None:
+        """Show the whole answer, once, however often that has to be tried. Raises Refused if it may not be."""
+        posts = self._final_posts(text, footer, controls)
+        for part, post in enumerate(posts):
+            await self._insist(lambda n=part, p=post: self._put(pacer, stream, Priority.FINAL, n, p))
+        for shown in self._shown[len(posts) :]:
+            await self._insist(lambda it=shown: self._take_away(pacer, stream, it))
+        del self._shown[len(posts) :]
+
+    # --- what it is made of ----------------------------------------------------------------------------
+
+    def _final_posts(self, text: str, footer: str, controls: tuple[str, ...]) -> list[Post]:
+        limits = self._port.limits
+        whole = f"{text}\n\n{footer}" if text and footer else text or footer
+        parts = split(whole, limits.letters, self._port.size) or [Part("", whole, "")]
+        file = None
+        if len(parts) > limits.most_parts:
+            parts, file = parts[:1], (FULL_TEXT_NAME, whole.encode())
+        posts = [self._post(number, part.text) for number, part in enumerate(parts)]
+        last = posts[-1]
+        return [*posts[:-1], Post(last.text, last.key, self._turn_id, controls, file)]
+
+    def _post(self, part: int, text: str) -> Post:
+        return Post(text, key_of(self._turn_id, part), self._turn_id)
+
+    async def _show_draft(self, pacer: Pacer, stream: Stream, priority: Priority) -> None:
+        parts = preview(self._draft.text, self._port.limits.letters, self._port.size)
+        for number, part in enumerate(parts[: self._port.limits.most_parts]):
+            await self._put(pacer, stream, priority, number, self._post(number, part.text))
+
+    async def _until_worth_showing(self) -> None:
+        """Until there is a sentence, some letters, or something for a while."""
+        await self._draft.changed.wait()
+        while not self._is_worth_showing():
+            await self._clock.sleep(LOOK_AGAIN_S)
+
+    def _is_worth_showing(self) -> bool:
+        draft = self._draft
+        is_old = draft.began_s is not None and self._clock.now_s() - draft.began_s >= FIRST_AFTER_S
+        return is_old or len(draft.text) >= FIRST_LETTERS or bool(_SENTENCE_END.search(draft.text))
+
+    # --- sending ---------------------------------------------------------------------------------------
+
+    async def _put(
+        self, pacer: Pacer, stream: Stream | None, priority: Priority, part: int, post: Post
+    ) -> None:
+        """Let message number `part` be `post`."""
+        shown = self._shown[part] if part < len(self._shown) else None
+        if shown is not None and shown.post == post:
+            return
+        if shown is None:
+            self._shown.append(_Shown(part, await self._send(pacer, stream, priority, part, post), post))
+            return
+        try:
+            await pacer.send(
+                priority, stream, lambda: self._port.edit(self._origin.where, shown.message_id, post)
+            )
+        except Refused:
+            if priority is not Priority.FINAL:
+                raise
+            await self._replace(pacer, stream, shown, post)
+        shown.post = post
+
+    async def _send(
+        self, pacer: Pacer, stream: Stream | None, priority: Priority, part: int, post: Post
+    ) -> str:
+        wanted = Delivery(self._turn_id, part, self._place_id, post.key)
+        noted = await self._store.write(intend, wanted, self._clock.now_ms())
+        message_id = noted.message_id or await pacer.send(
+            priority, stream, lambda: self._port.post(self._origin.where, self._origin.event_id, post)
+        )
+        await self._note(part, message_id)
+        return message_id
+
+    async def _replace(self, pacer: Pacer, stream: Stream | None, shown: _Shown, post: Post) -> None:
+        """What cannot be edited is shown anew, and only then taken away."""
+        old_id = shown.message_id
+        anew = Post(post.text, key_of(self._turn_id, shown.part, 1), post.turn_id, post.controls, post.file)
+        shown.message_id = await pacer.send(
+            Priority.FINAL, stream, lambda: self._port.post(self._origin.where, self._origin.event_id, anew)
+        )
+        await self._note(shown.part, shown.message_id)
+        await self._try(
+            lambda: pacer.send(Priority.CONTROL, stream, lambda: self._port.remove(self._origin.where, old_id))
+        )
+
+    async def _take_away(self, pacer: Pacer, stream: Stream | None, shown: _Shown) -> None:
+        await pacer.send(
+            Priority.FINAL, stream, lambda: self._port.remove(self._origin.where, shown.message_id)
+        )
+        await self._store.write(note_gone, self._turn_id, shown.part, self._clock.now_ms())
+
+    async def _note(self, part: int, message_id: str) -> None:
+        await self._store.write(note_shown, self._turn_id, part, message_id, self._clock.now_ms())
+
+    async def _try(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do what need not succeed."""
+        try:
+            await work()
+        except SendError as error:
+            self._num_failures += 1
+            logger.info("turn %s: %s", self._turn_id, error)
+
+    async def _insist(self, work: Callable[[], Awaitable[object]], waits: Sequence[float] = RETRY_S) -> None:
+        """Do it again while the platform cannot be reached. Raises Refused, or Unreachable in the end."""
+        for wait_s in waits:
+            try:
+                await work()
+            except (Unreachable, Limited) as error:
+                logger.warning("turn %s: %s; once more in %s s", self._turn_id, error, wait_s)
+                await self._clock.sleep(wait_s)
+            else:
+                return
+        await work()
