@@ -34,6 +34,9 @@ case "$1 ${{2:-}}" in
         [[ ! -e $FAKE/offline ]] || {{ echo "ERROR: No matching distribution found for torch"; exit 1; }} ;;
     "-m ruff" | "-m mypy" | "-c "*importlinter*)
         [[ ! -e $FAKE/bad-$2 ]] || {{ echo "a complaint"; exit 1; }} ;;
+    "-m tests.peers")
+        echo "${{@:3}}" >>"$FAKE/peers"
+        [[ ! -e $FAKE/no-peers ]] || {{ echo "peers: synapse cannot be installed" >&2; exit 1; }} ;;
     "-m pytest") shift 2; printf '[%s]' "$@"; printf '\\n=== 3 passed in 0.10s ===\\n' ;;
     *) printf '%s\\n' "$PWD" "$@" ;;
 esac
@@ -86,6 +89,11 @@ class Launcher:
     def pip_calls(self) -> list[str]:
         """What each `pip install` was asked to install, in order."""
         file = self.state / "pip"
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+    def peer_calls(self) -> list[str]:
+        """What each installation of the tests' peers was told, in order."""
+        file = self.state / "peers"
         return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
     def started_installing(self) -> subprocess.Popen[str]:
@@ -318,6 +326,20 @@ def test_tests_follow_the_checks_and_slow_ones_wait_for_all(
     assert output.splitlines()[3:5] == ["lint-imports   ok", passed_on]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "installed", "status"),
+    [([], [], 0), (["--peers", "-x"], ["--within 300"], 0), (["--all"], [""], 1)],
+)
+def test_real_peers_are_installed_when_asked_for_and_only_all_insists(
+    launcher: Launcher, arguments: list[str], installed: list[str], status: int
+) -> None:
+    assert launcher.run("test", *arguments)[0] == 0
+    assert launcher.peer_calls() == installed
+    launcher.set("no-peers")
+    ended, output, _ = launcher.run("test", *arguments)
+    assert (ended, "3 passed" in output, "peers" in output) == (status, True, False)
+
+
 def test_a_failed_check_fails_the_test_command_and_the_tests_still_run(launcher: Launcher) -> None:
     launcher.set("bad-mypy")
     status, output, _ = launcher.run("test")
@@ -331,6 +353,12 @@ def test_ci_ends_with_the_summary_and_the_status_of_the_tests(launcher: Launcher
     launcher.set("bad-mypy")
     status, output, _ = launcher.run(command=".ci/run")
     assert (status, output.splitlines()[-1]) == (1, "exit status: 1")
+
+
+def test_ci_installs_real_peers_and_does_without_if_it_must(launcher: Launcher) -> None:
+    launcher.set("no-peers")
+    status, output, _ = launcher.run(command=".ci/run")
+    assert (status, output.splitlines()[-1], len(launcher.peer_calls())) == (0, "exit status: 0", 1)
 
 
 @pytest.mark.parametrize("command", [["bot", "quota", "show"], ["bot", "doctor"], ["bot"]])
