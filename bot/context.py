@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bot.brain import Brain, Message
 from storage.transcript import Said
-from swarm.errors import ContextTooLong
+from swarm.errors import ContextTooLong, LocalProtocolError
 
 LEAST_ROOM_TOKENS = 16
 
@@ -59,11 +59,14 @@ def plan_context(brain: Brain, system: str, path: Sequence[Said], prompt: str, w
     return Context(ids, num_held, num_dropped, min(room_tokens, wanted_tokens), new_tokens)
 
 
-def resume_context(brain: Brain, path: Sequence[Said], wanted_tokens: int) -> Context | None:
-    """Go on with the last answer of `path` where it ended; None if its ids are not known any more."""
+def resume_context(brain: Brain, path: Sequence[Said], wanted_tokens: int) -> Context:
+    """Go on with the last answer of `path` where it ended.
+
+    Raises LocalProtocolError if its ids are not known any more, ContextTooLong if there is no room.
+    """
     held = held_ids(path)
     if not held:
-        return None
+        raise LocalProtocolError("there is no answer to go on with")
     room = wanted_tokens if brain.max_tokens is None else min(wanted_tokens, brain.max_tokens - len(held))
     if room < LEAST_ROOM_TOKENS:
         raise ContextTooLong(

@@ -5,8 +5,6 @@ Each function is part of one transaction.
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
 from bot.words import Where
 from storage.conversations import (
     Conversation,
@@ -19,6 +17,7 @@ from storage.conversations import (
     rooted_conversation,
     turn_behind,
 )
+from storage.database import Transaction
 from storage.transcript import get_turn
 
 
@@ -45,7 +44,7 @@ class Asker:
         return (self.where.root or self.event_id) if self.where.kind == "group" else ""
 
 
-def find_for_message(connection: Connection, asker: Asker, reply_to: str, now_ms: int) -> Found:
+def find_for_message(connection: Transaction, asker: Asker, reply_to: str, now_ms: int) -> Found:
     """The conversation that a message goes on with, or begins.
 
     A reply to a conversation's last answer goes on with it, one to an older answer forks it. Otherwise a chat
@@ -58,7 +57,7 @@ def find_for_message(connection: Connection, asker: Asker, reply_to: str, now_ms
     return Found(conversation or begin(connection, asker, now_ms))
 
 
-def find_here(connection: Connection, asker: Asker) -> Conversation | None:
+def find_here(connection: Transaction, asker: Asker) -> Conversation | None:
     """The conversation that goes on at a place without being named; None where many do."""
     if asker.where.kind != "group":
         return current_conversation(connection, asker.place.place_id)
@@ -67,7 +66,7 @@ def find_here(connection: Connection, asker: Asker) -> Conversation | None:
     return None
 
 
-def find_for_command(connection: Connection, asker: Asker) -> Conversation | None:
+def find_for_command(connection: Transaction, asker: Asker) -> Conversation | None:
     """The conversation that a command is about: the one here, or in a channel the caller's latest."""
     here = find_here(connection, asker)
     if here is not None or asker.where.kind != "group":
@@ -75,14 +74,14 @@ def find_for_command(connection: Connection, asker: Asker) -> Conversation | Non
     return latest_conversation(connection, asker.place.place_id, asker.account_id)
 
 
-def begin(connection: Connection, asker: Asker, now_ms: int, *, after: str | None = None) -> Conversation:
+def begin(connection: Transaction, asker: Asker, now_ms: int, *, after: str | None = None) -> Conversation:
     """A new conversation, which is the current one where a place has one at a time."""
     return begin_conversation(
         connection, asker.place.place_id, asker.account_id, now_ms, root=asker.root, after=after
     )
 
 
-def _after(connection: Connection, asker: Asker, turn_id: str, now_ms: int) -> Found:
+def _after(connection: Transaction, asker: Asker, turn_id: str, now_ms: int) -> Found:
     said = get_turn(connection, turn_id)
     if said is None:
         return Found(begin(connection, asker, now_ms))

@@ -11,14 +11,16 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from bot.clock import Clock
+from bot.outbound import Outbound
 from bot.pacer import Pacer, Skipped
 from bot.pacing import Priority, Stream
 from bot.rendering.preview import preview
 from bot.rendering.splitting import Part, split
-from bot.words import Limited, Origin, Outbound, Post, Refused, SendError, Unreachable
+from bot.words import Limited, Origin, Post, Refused, SendError, Unreachable
 from storage.database import Database
 from storage.deliveries import Delivery, deliveries_of, intend, note_gone, note_shown
 
@@ -55,6 +57,8 @@ class _Draft:
     """What is to be shown while the answer is written."""
 
     text: str = ""
+    notice: str = ""
+    """What is shown as long as there is no text."""
     began_s: float | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -102,6 +106,12 @@ class Display:
         self._draft.text = text
         self._draft.changed.set()
 
+    def update_notice(self, sentence: str) -> None:
+        """There is no text yet, for this reason; "" if for none that is worth saying."""
+        self._draft.notice = sentence
+        if sentence:
+            self._draft.changed.set()
+
     async def preview_forever(self, pacer: Pacer, stream: Stream) -> None:
         """Show the newest text whenever the platform lets us, until cancelled or of no use."""
         if not self._port.limits.can_edit:
@@ -112,19 +122,22 @@ class Display:
                 await self._draft.changed.wait()
                 self._draft.changed.clear()
                 priority = Priority.PREVIEW if self._shown else Priority.FIRST_POST
-                await self._try(lambda p=priority: self._show_draft(pacer, stream, p))
+                await self._try(partial(self._show_draft, pacer, stream, priority))
         except Skipped:
             logger.debug("no previews of turn %s", self._turn_id)
 
     async def finish(
         self, pacer: Pacer, stream: Stream | None, text: str, footer: str = "", controls: tuple[str, ...] = ()
     ) -> None:
-        """Show the whole answer, once, however often that has to be tried. Raises Refused if it may not be."""
+        """Show the whole answer, once, however often that has to be tried.
+
+        Raises Refused if it may not be shown, Unreachable or Limited if it could not for a long time.
+        """
         posts = self._final_posts(text, footer, controls)
         for part, post in enumerate(posts):
-            await self._insist(lambda n=part, p=post: self._put(pacer, stream, Priority.FINAL, n, p))
+            await self._insist(partial(self._put, pacer, stream, Priority.FINAL, part, post))
         for shown in self._shown[len(posts) :]:
-            await self._insist(lambda it=shown: self._take_away(pacer, stream, it))
+            await self._insist(partial(self._take_away, pacer, stream, shown))
         del self._shown[len(posts) :]
 
     # --- what it is made of ----------------------------------------------------------------------------
@@ -144,8 +157,14 @@ class Display:
         return Post(text, key_of(self._turn_id, part), self._turn_id)
 
     async def _show_draft(self, pacer: Pacer, stream: Stream, priority: Priority) -> None:
-        parts = preview(self._draft.text, self._port.limits.letters, self._port.size)
-        for number, part in enumerate(parts[: self._port.limits.most_parts]):
+        draft, limits = self._draft, self._port.limits
+        if not draft.text and not draft.notice:
+            return
+        if not draft.text:
+            await self._put(pacer, stream, priority, 0, self._post(0, draft.notice))
+            return
+        parts = preview(draft.text, limits.letters, self._port.size)
+        for number, part in enumerate(parts[: limits.most_parts]):
             await self._put(pacer, stream, priority, number, self._post(number, part.text))
 
     async def _until_worth_showing(self) -> None:
@@ -156,6 +175,8 @@ class Display:
 
     def _is_worth_showing(self) -> bool:
         draft = self._draft
+        if not draft.text:
+            return True  # a notice
         is_old = draft.began_s is not None and self._clock.now_s() - draft.began_s >= FIRST_AFTER_S
         return is_old or len(draft.text) >= FIRST_LETTERS or bool(_SENTENCE_END.search(draft.text))
 
@@ -186,9 +207,11 @@ class Display:
     ) -> str:
         wanted = Delivery(self._turn_id, part, self._place_id, post.key)
         noted = await self._store.write(intend, wanted, self._clock.now_ms())
-        message_id = noted.message_id or await pacer.send(
-            priority, stream, lambda: self._port.post(self._origin.where, self._origin.event_id, post)
-        )
+        message_id = noted.message_id
+        if message_id is None:
+            message_id = await pacer.send(
+                priority, stream, lambda: self._port.post(self._origin.where, self._origin.event_id, post)
+            )
         await self._note(part, message_id)
         return message_id
 
@@ -201,7 +224,9 @@ class Display:
         )
         await self._note(shown.part, shown.message_id)
         await self._try(
-            lambda: pacer.send(Priority.CONTROL, stream, lambda: self._port.remove(self._origin.where, old_id))
+            lambda: pacer.send(
+                Priority.CONTROL, stream, lambda: self._port.remove(self._origin.where, old_id)
+            )
         )
 
     async def _take_away(self, pacer: Pacer, stream: Stream | None, shown: _Shown) -> None:

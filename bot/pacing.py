@@ -11,6 +11,8 @@ from enum import IntEnum
 from typing import Protocol
 
 NEVER = math.inf
+MOST_FAILURES = 3
+"""After so many an answer is shown when it is complete."""
 
 
 class Priority(IntEnum):
@@ -29,6 +31,8 @@ class Stream:
 
     began_s: float
     num_edits: int = 0
+    num_failures: int = 0
+    """Previews that the platform did not take."""
     last_s: float = -math.inf
 
 
@@ -42,13 +46,13 @@ class Pace(Protocol):
         """Nothing more is shown of it."""
 
     def wait_s(self, priority: Priority, stream: Stream | None, now_s: float) -> float:
-        """Seconds until something may be sent; 0: now, NEVER: not at all."""
+        """Seconds until something may be sent; 0: now, NEVER: not at all (previews and first posts only)."""
 
     def note_sent(self, priority: Priority, stream: Stream | None, now_s: float) -> None:
         """It was sent."""
 
     def note_limited(self, retry_after_s: float, now_s: float) -> None:
-        """The platform has refused it for so long."""
+        """The platform has not taken what was sent, nor will it take anything for so long."""
 
 
 @dataclass
@@ -58,6 +62,7 @@ class ChannelPace:
     slots: int = 5
     window_s: float = 5.0
     preview_interval_s: float = 1.25
+    """For each answer that is shown in the channel."""
     _sent_s: deque[float] = field(default_factory=deque)
     _streams: set[Stream] = field(default_factory=set)
     _closed_until_s: float = -math.inf
@@ -71,7 +76,9 @@ class ChannelPace:
         self._streams.discard(stream)
 
     def wait_s(self, priority: Priority, stream: Stream | None, now_s: float) -> float:
-        kept = 1 if priority is Priority.PREVIEW else 0
+        if priority is Priority.PREVIEW and _has_failed(stream):
+            return NEVER
+        kept = 1 if priority > Priority.NOTICE else 0
         waits = [self._closed_until_s - now_s, self._slot_wait_s(self.slots - kept, now_s)]
         if priority is Priority.PREVIEW and stream is not None:
             interval_s = self.preview_interval_s * max(1, len(self._streams))
@@ -95,7 +102,11 @@ class ChannelPace:
 
 @dataclass
 class AccountPace:
-    """Matrix: a leaky bucket for the whole account. Previews become rarer the longer an answer takes."""
+    """Matrix: a leaky bucket for the whole account. Previews become rarer the longer an answer takes.
+
+    Every event that the account sends adds one to its level, which falls by `per_s`; what would lift it above
+    `burst` is refused, and adds nothing (Synapse, `rc_message`).
+    """
 
     burst: float = 10.0
     per_s: float = 0.2
@@ -105,12 +116,17 @@ class AccountPace:
     last_interval_s: float = 5.0
     ramp_s: float = 15.0
     most_edits: int = 60
+    """Of one answer, the final one included: clients load them all."""
     most_streams: int = 3
-    """With more of them, and a bucket that fills slowly, only finals are sent."""
+    """With more of them, and a bucket that empties slowly, only finals are sent."""
     slow_per_s: float = 1.0
+    slow_for_s: float = 60.0
+    """After a refusal previews are twice as rare, for so long."""
+    most_slowness: float = 16.0
     _level: float = 0.0
     _at_s: float = -math.inf
     _slowness: float = 1.0
+    _slow_until_s: float = -math.inf
     _streams: set[Stream] = field(default_factory=set)
     _closed_until_s: float = -math.inf
 
@@ -121,13 +137,11 @@ class AccountPace:
 
     def end(self, stream: Stream) -> None:
         self._streams.discard(stream)
-        if not self._streams:
-            self._slowness = 1.0
 
     def wait_s(self, priority: Priority, stream: Stream | None, now_s: float) -> float:
-        if priority is Priority.PREVIEW and self._has_no_previews(stream):
+        if self._is_left_out(priority, stream):
             return NEVER
-        kept = self.kept if priority is Priority.PREVIEW else 0.0
+        kept = self.kept if priority is Priority.PREVIEW else 1.0 if priority > Priority.NOTICE else 0.0
         above = self._level_at(now_s) + 1.0 - (self.burst - kept)
         waits = [self._closed_until_s - now_s, above / self.per_s]
         if priority is Priority.PREVIEW and stream is not None:
@@ -139,18 +153,27 @@ class AccountPace:
         _count(priority, stream, now_s)
 
     def note_limited(self, retry_after_s: float, now_s: float) -> None:
-        self._level, self._at_s = max(self._level_at(now_s), self.burst - 1.0), now_s
-        self._slowness *= 2
+        # What the server says is true: others may use the account, and we may have been started anew.
+        self._level, self._at_s = self.burst - 1.0 + retry_after_s * self.per_s, now_s
         self._closed_until_s = max(self._closed_until_s, now_s + retry_after_s)
+        self._slowness = min(2 * self._slowness_at(now_s), self.most_slowness)
+        self._slow_until_s = now_s + self.slow_for_s
 
-    def _has_no_previews(self, stream: Stream | None) -> bool:
-        is_crowded = len(self._streams) > self.most_streams and self.per_s < self.slow_per_s
-        return is_crowded or (stream is not None and stream.num_edits >= self.most_edits)
+    def _is_left_out(self, priority: Priority, stream: Stream | None) -> bool:
+        if priority not in (Priority.PREVIEW, Priority.FIRST_POST):
+            return False
+        if len(self._streams) > self.most_streams and self.per_s < self.slow_per_s:
+            return True
+        has_enough = stream is not None and stream.num_edits >= self.most_edits - 1
+        return priority is Priority.PREVIEW and (has_enough or _has_failed(stream))
 
     def _interval_s(self, stream: Stream, now_s: float) -> float:
         share = min(1.0, (now_s - stream.began_s) / self.ramp_s)
         interval_s = self.first_interval_s + share * (self.last_interval_s - self.first_interval_s)
-        return interval_s * self._slowness
+        return interval_s * self._slowness_at(now_s)
+
+    def _slowness_at(self, now_s: float) -> float:
+        return self._slowness if now_s < self._slow_until_s else 1.0
 
     def _level_at(self, now_s: float) -> float:
         elapsed_s = now_s - self._at_s
@@ -161,3 +184,7 @@ def _count(priority: Priority, stream: Stream | None, now_s: float) -> None:
     if stream is not None:
         stream.last_s = now_s
         stream.num_edits += priority is Priority.PREVIEW
+
+
+def _has_failed(stream: Stream | None) -> bool:
+    return stream is not None and stream.num_failures >= MOST_FAILURES

@@ -1,12 +1,8 @@
-"""What platforms and the core say to each other: what came in, and the port through which answers go out."""
+"""What platforms and the core say to each other: what came in, what is to be shown, and what went wrong."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal
 
 import msgspec
-
-if TYPE_CHECKING:
-    from bot.pacer import Pacer
 
 PlaceKind = Literal["direct", "thread", "group"]
 """A chat of two, a place that holds one conversation at a time, or one in which many talk."""
@@ -37,6 +33,8 @@ class Origin(msgspec.Struct, frozen=True):
     where: Where
     event_id: str
     author: Author
+    temperature: float | None = None
+    """Of this turn alone."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -78,39 +76,6 @@ class Limits(msgspec.Struct, frozen=True):
     """Of one message, as `Outbound.size` counts them."""
     can_edit: bool = True
     most_parts: int = 6
-
-
-class Outbound(Protocol):
-    """A platform as the core sees it. Everything may raise Refused, Limited or Unreachable."""
-
-    limits: Limits
-
-    def size(self, text: str) -> int:
-        """How much of `limits.letters` a text takes."""
-
-    def pacer(self, where: Where) -> "Pacer":
-        """What is sent there goes through it."""
-
-    async def post(self, where: Where, reply_to: str, post: Post) -> str:
-        """Show a new message below the one that it answers; returns its id."""
-
-    async def edit(self, where: Where, message_id: str, post: Post) -> None:
-        """Show something else in its place."""
-
-    async def remove(self, where: Where, message_id: str) -> None:
-        """Take a message away. One that is gone already is no error."""
-
-    async def find(self, where: Where, reply_to: str, keys: Sequence[str]) -> dict[str, str]:
-        """Messages of ours below `reply_to` by key, after a crash that forgot their ids."""
-
-    async def typing(self, where: Where) -> None:
-        """Show for some seconds that somebody writes."""
-
-    async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
-        """Mark a message as read, or as one that waits; "" takes the mark away."""
-
-    async def tell(self, inbound: Inbound, text: str) -> None:
-        """Answer one person alone, as far as the platform can."""
 
 
 class SendError(Exception):

@@ -26,6 +26,8 @@ from storage.migrating import check_schema, migrate
 P = ParamSpec("P")
 T = TypeVar("T")
 Work = Callable[[Connection], T]
+Transaction = Connection
+"""What a use case gets from us; who composes some of them needs no other word of SQLAlchemy."""
 
 MAX_WAITING = 1024
 MAX_GROUP = 32

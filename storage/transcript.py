@@ -140,6 +140,13 @@ def undelivered_turns(connection: Connection) -> list[Said]:
     return _said(connection, turn.c.state.not_in(OPEN) & turn.c.delivered_at.is_(None))
 
 
+def last_asked(connection: Connection, conversation_id: int, account_id: int, since_ms: int) -> Said | None:
+    """The open turn that somebody has asked for in a conversation last, if that was not before `since_ms`."""
+    which = (turn.c.conversation_id == conversation_id) & (turn.c.account_id == account_id)
+    recent = _said(connection, which & turn.c.state.in_(OPEN) & (turn.c.asked_at >= since_ms))
+    return recent[-1] if recent else None
+
+
 def get_turn(connection: Connection, turn_id: str) -> Said | None:
     """The turn of that id."""
     return next(iter(_said(connection, turn.c.id == turn_id)), None)

@@ -1,0 +1,139 @@
+"""What a turn reads from the store and writes into it, each in one transaction."""
+
+from dataclasses import dataclass, field
+
+from bot.clock import Clock
+from bot.context import Context
+from storage.amounts import Rates, charge, next_period_ms
+from storage.conversations import Conversation, get_conversation
+from storage.database import Database, Transaction
+from storage.ledger import Turn, heartbeat, reserve, settle
+from storage.settings import Value, settings_of
+from storage.transcript import (
+    Progress,
+    Said,
+    State,
+    checkpoint,
+    end,
+    get_turn,
+    note_delivered,
+    path_to,
+    start,
+)
+from swarm.sampling import SamplingParams
+
+HOLD_MS = 120_000
+SAMPLED = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How a conversation is to be answered."""
+
+    params: SamplingParams = field(default_factory=SamplingParams)
+    system: str = ""
+    is_streamed: bool = True
+
+    def changed(self, settings: dict[str, Value], persona: str | None) -> "Wishes":
+        """With what people have set. Raises ConfigError if a value makes no sense."""
+        values = {name: settings[name] for name in SAMPLED if name in settings}
+        params = {name: getattr(self.params, name) for name in self.params.__slots__} | values
+        return Wishes(
+            SamplingParams(**params),
+            self.system if persona is None else persona,
+            bool(settings.get("streaming", self.is_streamed)),
+        )
+
+
+class Books:
+    """The store, as turns use it."""
+
+    def __init__(self, store: Database, clock: Clock, rates: Rates, boot: str, wishes: Wishes) -> None:
+        self.store = store
+        self._clock = clock
+        self._rates = rates
+        self._boot = boot
+        self._wishes = wishes
+
+    async def place_and_wishes(self, said: Said, temperature: float | None) -> tuple[int, Wishes]:
+        """Where a turn's conversation is, and how it is to be answered."""
+        conversation, settings = await self.store.read(_settings, said)
+        if temperature is not None:
+            settings["temperature"] = temperature
+        return conversation.place_id, self._wishes.changed(settings, conversation.persona)
+
+    async def path_before(self, said: Said) -> list[Said]:
+        """What was said before a turn: up to its conversation's head, or to what it follows already."""
+        return await self.store.read(_path_before, said)
+
+    async def reread(self, said: Said) -> Said:
+        """The turn as it is now."""
+        again = await self.store.read(get_turn, said.question.turn_id)
+        return said if again is None else again
+
+    async def begin(self, said: Said, context: Context, model: str) -> int:
+        """Start a turn and hold what it may cost at most; returns how many tokens it may write.
+
+        Raises QuotaExceeded.
+        """
+        now_ms = self._clock.now_ms()
+        question = said.question
+        wanted = Turn(question.turn_id, context.new_tokens, context.room_tokens)
+
+        def begin(connection: Transaction) -> int:
+            start(connection, question.turn_id, model, now_ms)
+            held = reserve(connection, question.account_id, wanted, self._rates, self._boot, now_ms + HOLD_MS)
+            return held.max_new_tokens
+
+        return await self.store.write(begin)
+
+    async def keep(self, said: Said, progress: Progress) -> bool:
+        """Keep what a turn has come to, and what it has cost; False if its hold is gone."""
+        turn_id, until_ms = said.question.turn_id, self._clock.now_ms() + HOLD_MS
+
+        def keep(connection: Transaction) -> bool:
+            if progress.answer_ids:
+                checkpoint(connection, turn_id, progress)
+            return heartbeat(connection, turn_id, self._cost(progress), until_ms)
+
+        return await self.store.write(keep)
+
+    async def end(self, said: Said, state: State, progress: Progress) -> None:
+        """End a turn, and settle it for what it has shown."""
+        turn_id, now_ms = said.question.turn_id, self._clock.now_ms()
+
+        def ended(connection: Transaction) -> None:
+            settle(connection, turn_id, self._cost(progress), now_ms)
+            end(connection, turn_id, state, now_ms, progress if progress.answer_ids else None)
+
+        await self.store.write(ended)
+
+    async def delivered(self, said: Said) -> None:
+        """All of a turn is to be seen."""
+        await self.store.write(note_delivered, said.question.turn_id, self._clock.now_ms())
+
+    async def next_grant(self, said: Said) -> str:
+        """When there is quota again, for people."""
+        hours = (next_period_ms(self._clock.now_ms()) - self._clock.now_ms()) / 3_600_000
+        return f"in {hours:.0f} hours" if hours >= 1.5 else "within the next hour"
+
+    def _cost(self, progress: Progress) -> int:
+        return charge(self._rates, new_tokens=progress.new_tokens, prefill_tokens=progress.prefill_tokens)
+
+
+def _settings(connection: Transaction, said: Said) -> tuple[Conversation, dict[str, Value]]:
+    """The turn's conversation, and what is set: for it before its asker, for them before the place."""
+    conversation = get_conversation(connection, said.question.conversation_id)
+    assert conversation is not None
+    return conversation, {
+        **settings_of(connection, "place", conversation.place_id),
+        **settings_of(connection, "account", said.question.account_id),
+        **settings_of(connection, "conversation", conversation.conversation_id),
+    }
+
+
+def _path_before(connection: Transaction, said: Said) -> list[Said]:
+    if said.parent_id is not None:
+        return path_to(connection, said.parent_id)
+    conversation = get_conversation(connection, said.question.conversation_id)
+    return path_to(connection, conversation.head_id if conversation is not None else None)

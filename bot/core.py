@@ -1,0 +1,191 @@
+"""The bot without any platform: takes events in, queues turns, runs them, takes up what a crash has left.
+
+Adapters give it what happened (`receive`) and a port to answer through; all between is the same for all.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from bot.bookkeeping import Books, Wishes
+from bot.brain import Brain
+from bot.clock import Clock
+from bot.commands.desk import CommandDesk
+from bot.commands.handlers import Obey
+from bot.outbound import Outbound
+from bot.reception import TOO_OLD_MS, Desk, Reception
+from bot.turn_queue import Bounds, Entry, TurnQueue
+from bot.turns import Gate, TurnRunner
+from bot.words import SendError
+from storage.amounts import Rates
+from storage.database import Database
+from storage.inbox import Event, Waiting, receive, waiting
+from storage.ledger import settle_dead, settle_expired
+from storage.rate import Rate, TokenBuckets
+from storage.transcript import Said, end, get_turn, open_turns, requeue, undelivered_turns
+from swarm.background import RunningGroup, running_group
+
+logger = logging.getLogger(__name__)
+
+SWEEP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator has set for the core."""
+
+    rates: Rates = field(default_factory=Rates)
+    bounds: Bounds = field(default_factory=Bounds)
+    rate: Rate = field(default_factory=lambda: Rate(burst=5, interval_ms=6000))
+    wishes: Wishes = field(default_factory=Wishes)
+
+
+class Core:
+    """The running bot. See `open_core`."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        books: Books,
+        brain: Brain,
+        ports: Mapping[str, Outbound],
+        bounds: Bounds,
+        group: RunningGroup,
+    ) -> None:
+        self._desk = desk
+        self._ports = ports
+        self._group = group
+        self._queue = TurnQueue(bounds)
+        self._gates: dict[str, Gate] = {}
+        self._num_taking = 0
+        self._num_delivering = 0
+        self._runner = TurnRunner(books, brain, ports, desk.clock)
+        commands = CommandDesk(desk, books, brain, ports, self._queue, self._runner, self.enqueue)
+        self._reception = Reception(desk, Obey(commands), self.enqueue, self._runner)
+
+    @property
+    def num_busy(self) -> int:
+        """Events that are being dealt with, turns that run or wait, and answers of before that are shown."""
+        return self._num_taking + self._num_delivering + len(self._gates)
+
+    async def receive(
+        self, platform: str, events: Sequence[Event], markers: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep what a platform has told us, and how far we have read it; then deal with it.
+
+        When this returns it is kept, and will be dealt with even if we die. Raises StoreBusy, StoreUnusable.
+        """
+        new = await self._desk.store.write(
+            receive, platform, events, self._desk.clock.now_ms(), markers or {}
+        )
+        self._begin_taking(platform, new)
+
+    async def enqueue(self, said: Said, *, must_wait: bool = False) -> str:
+        """Let a queued turn run when it may; returns what the queue says."""
+        question = said.question
+        entry = Entry(question.turn_id, question.conversation_id, question.account_id)
+        outcome = self._queue.offer(entry, must_wait=must_wait)
+        if outcome in ("runs", "waits"):
+            gate = Gate(lambda: self._queue.num_ahead(question.turn_id))
+            self._gates[question.turn_id] = gate
+            if outcome == "runs":
+                gate.opened.set()
+            self._group.create_task(self._run(said, gate))
+        return outcome
+
+    async def recover(self, boot: str) -> None:
+        """Take up what was left when the process before us ended, whatever it was doing."""
+        now_ms = self._desk.clock.now_ms()
+        await self._desk.store.write(settle_dead, boot, now_ms)
+        for said in await self._desk.store.read(open_turns):
+            await self._take_up(said, now_ms)
+        for said in await self._desk.store.read(undelivered_turns):
+            self._num_delivering += 1
+            self._group.create_task(self._deliver(said))
+        for platform in self._ports:
+            self._begin_taking(platform, await self._desk.store.read(waiting, platform))
+
+    async def sweep_forever(self) -> None:
+        """Settle holds of turns that have not been heard of in time."""
+        while True:
+            await self._desk.clock.sleep(SWEEP_S)
+            late = await self._desk.store.write(settle_expired, self._desk.clock.now_ms())
+            if late:
+                logger.warning("%d turns were settled because they were not heard of", len(late))
+
+    def _begin_taking(self, platform: str, events: Sequence[Waiting]) -> None:
+        for event in events:
+            self._num_taking += 1
+            self._group.create_task(self._take(platform, event))
+
+    async def _take(self, platform: str, event: Waiting) -> None:
+        try:
+            await self._reception.take(event, self._ports[platform])
+        except Exception:
+            logger.exception("event %s was given up", event.event.event_id)
+        finally:
+            self._num_taking -= 1
+
+    async def _take_up(self, said: Said, now_ms: int) -> None:
+        """Go on with a turn that had not ended: from its start, if nothing of it was to be seen."""
+        turn_id = said.question.turn_id
+        is_fresh = now_ms - said.asked_ms <= TOO_OLD_MS
+        waits = said.state == "queued" or await self._desk.store.write(requeue, turn_id)
+        if is_fresh and waits:
+            again = await self._desk.store.read(get_turn, turn_id)
+            if again is not None:
+                await self.enqueue(again, must_wait=True)
+            return
+        await self._desk.store.write(end, turn_id, "interrupted", now_ms)
+
+    async def _deliver(self, said: Said) -> None:
+        try:
+            await self._runner.deliver(said)
+        except Exception:
+            logger.exception("turn %s cannot be shown", said.question.turn_id)
+        finally:
+            self._num_delivering -= 1
+
+    async def _run(self, said: Said, gate: Gate) -> None:
+        turn_id = said.question.turn_id
+        try:
+            await self._mark(said, gate)
+            await self._runner.run(said, gate)
+        except Exception:
+            logger.exception("turn %s was given up", turn_id)
+        finally:
+            del self._gates[turn_id]
+            for next_id in self._queue.leave(turn_id):
+                self._gates[next_id].opened.set()
+
+    async def _mark(self, said: Said, gate: Gate) -> None:
+        """Show that a message was seen, or that it waits."""
+        origin = self._runner.origin_of(said)
+        try:
+            await self._ports[origin.where.platform].acknowledge(
+                origin.where, origin.event_id, "seen" if gate.opened.is_set() else "queued"
+            )
+        except SendError as error:
+            logger.info("turn %s: %s", said.question.turn_id, error)
+
+
+@asynccontextmanager
+async def open_core(
+    desk: Desk, brain: Brain, ports: Mapping[str, Outbound], *, boot: str, rules: Rules
+) -> AsyncIterator[Core]:
+    """The core, for the length of the block; turns that run when it ends are cut off where they are.
+
+    `boot` names this process' run: holds under other names are those of the dead.
+    """
+    books = Books(desk.store, desk.clock, rules.rates, boot, rules.wishes)
+    async with running_group() as group:
+        core = Core(desk, books, brain, ports, rules.bounds, group)
+        await core.recover(boot)
+        group.create_task(core.sweep_forever())
+        yield core
+
+
+def open_desk(store: Database, clock: Clock, hash_key: bytes, rules: Rules) -> Desk:
+    """Where people are received, under these rules."""
+    return Desk(store, clock, rules.rates, hash_key, TokenBuckets(rules.rate))

@@ -1,0 +1,40 @@
+"""The port through which answers go out to a platform."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from bot.pacer import Pacer
+from bot.words import Inbound, Limits, Post, Where
+
+
+class Outbound(Protocol):
+    """A platform as the core sees it. Everything may raise Refused, Limited or Unreachable."""
+
+    limits: Limits
+
+    def size(self, text: str) -> int:
+        """How much of `limits.letters` a text takes."""
+
+    def pacer(self, where: Where) -> Pacer:
+        """What is sent there goes through it."""
+
+    async def post(self, where: Where, reply_to: str, post: Post) -> str:
+        """Show a new message below the one that it answers; returns its id."""
+
+    async def edit(self, where: Where, message_id: str, post: Post) -> None:
+        """Show something else in its place."""
+
+    async def remove(self, where: Where, message_id: str) -> None:
+        """Take a message away. One that is gone already is no error."""
+
+    async def find(self, where: Where, reply_to: str, keys: Sequence[str]) -> dict[str, str]:
+        """Messages of ours below `reply_to` by key, after a crash that forgot their ids."""
+
+    async def typing(self, where: Where) -> None:
+        """Show for some seconds that somebody writes."""
+
+    async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
+        """Mark a message as read, or as one that waits; "" takes the mark away."""
+
+    async def tell(self, inbound: Inbound, text: str) -> None:
+        """Answer one person alone, as far as the platform can."""

@@ -1,0 +1,292 @@
+"""One turn from its place in the queue to the last message that shows it: plan, reserve, write, show, settle.
+
+What it costs is settled once, together with what it has come to, and that is kept while it runs. Whoever
+stops it, and whatever fails, partial text is kept and paid for as far as it is shown.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from bot.bookkeeping import Books, Wishes
+from bot.brain import Brain, Event, Request, Writing
+from bot.clock import Clock
+from bot.context import Context, plan_context, resume_context
+from bot.display import Display
+from bot.endings import CONTROLS, FOOTERS, STATES
+from bot.outbound import Outbound
+from bot.pacing import Stream
+from bot.troubles import Trouble, trouble_of
+from bot.words import Origin, Refused, SendError
+from storage.errors import StorageError
+from storage.transcript import Progress, Said, State
+from swarm.background import running, running_group
+from swarm.errors import MurmurError
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 5.0
+TYPING_S = 4.0
+PATIENCE_S = 60.0
+RETRY_S = 2.0
+TOLD_PAUSE_S = 3.0
+TOLD_QUEUE_S = 2.0
+LOOK_S = 0.2
+
+
+@dataclass(slots=True)
+class _Run:
+    """A turn that runs, and what it has come to."""
+
+    said: Said
+    origin: Origin
+    port: Outbound
+    display: Display
+    wishes: Wishes
+    context: Context | None = None
+    writing: Writing | None = None
+    task: "asyncio.Task[None] | None" = None
+    notes: list[str] = field(default_factory=list)
+    is_stopped: bool = False
+    must_begin_again: bool = False
+
+    @property
+    def turn_id(self) -> str:
+        return self.said.question.turn_id
+
+    def progress(self) -> Progress:
+        """What the transcript keeps: nothing, if nothing was written."""
+        context, writing = self.context, self.writing
+        if context is None or writing is None or not writing.text:
+            return Progress()
+        return Progress(
+            writing.text,
+            context.prompt_ids,
+            list(writing.ids),
+            is_anew=context.is_anew,
+            num_dropped=context.num_dropped,
+            prefill_tokens=context.new_tokens,
+            new_tokens=len(writing.ids),
+        )
+
+
+class Gate:
+    """Where a turn waits until it may run. `num_ahead` tells how many run before it."""
+
+    def __init__(self, num_ahead: Callable[[], int]) -> None:
+        self.opened = asyncio.Event()
+        self.num_ahead = num_ahead
+
+
+class TurnRunner:
+    """Runs turns, each when its time has come."""
+
+    def __init__(self, books: Books, brain: Brain, ports: Mapping[str, Outbound], clock: Clock) -> None:
+        self._books = books
+        self._brain = brain
+        self._ports = ports
+        self._clock = clock
+        self._runs: dict[str, _Run] = {}
+
+    def stop(self, turn_id: str) -> bool:
+        """End the answer that is being written; False if there is none."""
+        run = self._runs.get(turn_id)
+        if run is None:
+            return False
+        run.is_stopped = True
+        if run.task is not None:
+            run.task.cancel()
+        return True
+
+    def can_begin_again(self, turn_id: str) -> bool:
+        """The question may still grow: nothing of its answer is to be seen."""
+        run = self._runs.get(turn_id)
+        return run is None or not (run.display.is_visible or run.is_stopped)
+
+    def begin_again(self, turn_id: str) -> None:
+        """The question has grown: answer it anew."""
+        run = self._runs.get(turn_id)
+        if run is not None:
+            run.must_begin_again = True
+            if run.task is not None:
+                run.task.cancel()
+
+    def origin_of(self, said: Said) -> Origin:
+        """Where a turn was asked for."""
+        return msgspec.json.decode(said.question.origin, type=Origin)
+
+    async def run(self, said: Said, gate: Gate) -> None:
+        """Answer, and show it. Whatever happens, the turn has ended then and its reader knows it."""
+        run = await self._open(said)
+        self._runs[run.turn_id] = run
+        try:
+            pacer = run.port.pacer(run.origin.where)
+            async with pacer.stream() as stream:
+                state, footer = await self._answer(run, stream, gate)
+                await self._books.end(run.said, state, run.progress())
+                await self._show(run, stream, state, footer)
+        finally:
+            del self._runs[run.turn_id]
+
+    async def deliver(self, said: Said) -> None:
+        """Show what a turn had come to that ended when we did not run, or whose end was not seen."""
+        run = await self._open(said)
+        footer = FOOTERS.get(said.state, "")
+        if said.state == "failed" and not said.progress.answer:
+            footer = "Something went wrong here; please ask again."
+        try:
+            await run.display.recall()
+        except SendError as error:
+            logger.warning("turn %s: what was shown of it is not known: %s", run.turn_id, error)
+        await self._show(run, None, said.state, footer, said.progress.answer)
+
+    # --- one answer --------------------------------------------------------------------------------------
+
+    async def _open(self, said: Said) -> _Run:
+        origin = self.origin_of(said)
+        port = self._ports[origin.where.platform]
+        place_id, wishes = await self._books.place_and_wishes(said, origin.temperature)
+        display = Display(
+            said.question.turn_id, place_id, origin, port, store=self._books.store, clock=self._clock
+        )
+        return _Run(said, origin, port, display, wishes)
+
+    async def _answer(self, run: _Run, stream: Stream, gate: Gate) -> tuple[State, str]:
+        """Write the answer; returns how it ended, and what to say below it."""
+        try:
+            async with running(self._preview(run, stream)):
+                await self._wait(run, gate)
+                async with running(self._type_forever(run)):
+                    return await self._write(run)
+        except (MurmurError, StorageError) as error:
+            trouble = await self._trouble(run, error)
+            return "failed", trouble.sentence
+        except Exception as error:
+            trouble = await self._trouble(run, error)
+            logger.exception("turn %s failed: %s", run.turn_id, trouble.sentence)
+            return "failed", trouble.sentence
+
+    async def _wait(self, run: _Run, gate: Gate) -> None:
+        """Wait for its turn; whoever waits for long sees how many are ahead."""
+        since_s, told = self._clock.now_s(), ""
+        while not gate.opened.is_set() and not run.is_stopped:
+            await self._clock.sleep(LOOK_S)
+            notice = f"(queued: {gate.num_ahead()} ahead)"
+            if self._clock.now_s() - since_s >= TOLD_QUEUE_S and notice != told:
+                told = notice
+                run.display.update_notice(notice)
+        run.display.update_notice("")
+
+    async def _write(self, run: _Run) -> tuple[State, str]:
+        if run.is_stopped:
+            return "stopped", FOOTERS["stopped"]
+        deadline_s = self._clock.now_s() + PATIENCE_S
+        while True:
+            run.must_begin_again = False
+            run.said = await self._books.reread(run.said)
+            try:
+                await self._plan(run)
+                await self._write_once(run)
+            except MurmurError as error:
+                trouble = await self._trouble(run, error)
+                has_text = run.writing is not None and bool(run.writing.text)
+                if not trouble.may_pass or has_text or self._clock.now_s() > deadline_s:
+                    raise
+                run.display.update_notice(trouble.sentence)
+                await self._clock.sleep(RETRY_S)
+                continue
+            if run.must_begin_again and not run.is_stopped:
+                continue
+            finish = run.writing.finish if run.writing is not None else ""
+            state: State = "stopped" if run.is_stopped else STATES.get(finish, "done")
+            return state, FOOTERS.get(state, "")
+
+    async def _plan(self, run: _Run) -> None:
+        """Read what was said before, decide what the model is told, and reserve what that may cost."""
+        path = await self._books.path_before(run.said)
+        context = await asyncio.to_thread(self._context, run, path)
+        if path and context.num_dropped > path[-1].progress.num_dropped:
+            run.notes.append("(this conversation is full: I forget its oldest part)")
+        granted = await self._books.begin(run.said, context, self._brain.name)
+        run.context, run.writing = replace(context, room_tokens=granted), None
+
+    def _context(self, run: _Run, path: list[Said]) -> Context:
+        """What the model is told; without a question it goes on with its last answer."""
+        wanted, prompt = run.wishes.params.max_new_tokens, run.said.question.prompt
+        if prompt:
+            return plan_context(self._brain, run.wishes.system, path, prompt, wanted)
+        return resume_context(self._brain, path, wanted)
+
+    async def _write_once(self, run: _Run) -> None:
+        """Have the answer written until it is finished, or somebody stops it."""
+        context = run.context
+        assert context is not None
+        params = replace(run.wishes.params, max_new_tokens=context.room_tokens)
+        request = Request(run.said.question.conversation_id, context.ids, params)
+        async with (
+            self._brain.write(request, lambda event: self._note(run, event)) as run.writing,
+            running(self._keep_forever(run)),
+            running_group() as group,
+        ):
+            run.task = group.create_task(self._consume(run, run.writing))
+            if run.is_stopped or run.must_begin_again:
+                run.task.cancel()
+            await asyncio.wait([run.task])
+            run.task = None
+
+    async def _consume(self, run: _Run, writing: Writing) -> None:
+        """Let the reader see what is written, until it is all, or we are told to stop."""
+        with suppress(asyncio.CancelledError):
+            async for _ in writing:
+                run.display.update(writing.text)
+
+    # --- beside it -----------------------------------------------------------------------------------------
+
+    async def _keep_forever(self, run: _Run) -> None:
+        """Keep what it has come to, so that little is lost if we die."""
+        while True:
+            await self._clock.sleep(HEARTBEAT_S)
+            if not await self._books.keep(run.said, run.progress()):
+                logger.warning("turn %s has lost its hold", run.turn_id)
+
+    async def _preview(self, run: _Run, stream: Stream) -> None:
+        if run.wishes.is_streamed:
+            await run.display.preview_forever(run.port.pacer(run.origin.where), stream)
+
+    async def _type_forever(self, run: _Run) -> None:
+        while True:
+            with suppress(SendError):
+                await run.port.typing(run.origin.where)
+            await self._clock.sleep(TYPING_S)
+
+    def _note(self, run: _Run, event: Event) -> None:
+        if event.kind == "recovered" and event.pause_s > TOLD_PAUSE_S:
+            run.notes.append(f"(a server was lost; I went on after {event.pause_s:.0f} s)")
+        elif event.kind == "restoring":
+            run.display.update_notice(f"(restoring the conversation: {event.num_tokens} tokens)")
+        elif event.kind == "busy":
+            run.display.update_notice("(all servers are full: waiting for room)")
+
+    async def _trouble(self, run: _Run, error: Exception) -> Trouble:
+        return trouble_of(error, secrets.token_hex(4), await self._books.next_grant(run.said))
+
+    async def _show(
+        self, run: _Run, stream: Stream | None, state: State, footer: str, text: str | None = None
+    ) -> None:
+        written = (run.writing.text if run.writing is not None else "") if text is None else text
+        notes = "\n".join([*run.notes, *([footer] if footer else [])])
+        try:
+            await run.display.finish(
+                run.port.pacer(run.origin.where), stream, written, notes, CONTROLS.get(state, ())
+            )
+        except Refused as error:
+            logger.warning("turn %s may not be shown: %s", run.turn_id, error)
+        except SendError as error:
+            logger.warning("turn %s is not shown yet: %s", run.turn_id, error)
+            return
+        await self._books.delivered(run.said)

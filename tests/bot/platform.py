@@ -1,0 +1,189 @@
+"""A platform in memory, and a model that says what it is told: the seams of the core."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from bot.brain import Event, Message, Request
+from bot.clock import Clock
+from bot.pacer import Pacer
+from bot.pacing import ChannelPace
+from bot.rendering.splitting import utf16_units
+from bot.words import Author, Call, Inbound, Limits, Post, SendError, Where
+from storage.inbox import Event as Kept
+
+END = 1
+DIRECT = Where("fake", "dm", "direct")
+CHANNEL = Where("fake", "channel", "group")
+ADA, BOB = Author("ada", "Ada"), Author("bob", "Bob")
+MODERATOR = Author("mo", "Mo", is_moderator=True)
+
+
+@dataclass
+class Shown:
+    """A message of the bot's, with all that was ever to be seen in its place."""
+
+    message_id: str
+    reply_to: str
+    post: Post
+    history: list[str] = field(default_factory=list)
+    is_gone: bool = False
+
+
+class FakePort:
+    """Keeps messages in a list; fails as told."""
+
+    def __init__(self, clock: Clock, letters: int = 400) -> None:
+        self.limits = Limits(letters)
+        self.messages: list[Shown] = []
+        self.told: list[tuple[str, str]] = []
+        self.marks: list[tuple[str, str]] = []
+        self.num_typing = 0
+        self.failures: dict[str, list[SendError]] = {}
+        """What the next calls of a method raise."""
+        self._pacer = Pacer(ChannelPace(slots=1000), clock)
+
+    def size(self, text: str) -> int:
+        return utf16_units(text)
+
+    def pacer(self, where: Where) -> Pacer:
+        return self._pacer
+
+    async def post(self, where: Where, reply_to: str, post: Post) -> str:
+        self._fail("post")
+        assert utf16_units(post.text) <= self.limits.letters + 100
+        known = [shown for shown in self.messages if shown.post.key == post.key]
+        if known:
+            return known[0].message_id
+        shown = Shown(f"m{len(self.messages)}", reply_to, post, [post.text])
+        self.messages.append(shown)
+        return shown.message_id
+
+    async def edit(self, where: Where, message_id: str, post: Post) -> None:
+        self._fail("edit")
+        shown = self._message(message_id)
+        shown.post = post
+        shown.history.append(post.text)
+
+    async def remove(self, where: Where, message_id: str) -> None:
+        self._fail("remove")
+        self._message(message_id).is_gone = True
+
+    async def find(self, where: Where, reply_to: str, keys: Sequence[str]) -> dict[str, str]:
+        return {shown.post.key: shown.message_id for shown in self.messages if shown.post.key in keys}
+
+    async def typing(self, where: Where) -> None:
+        self.num_typing += 1
+
+    async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
+        self.marks.append((event_id, mark))
+
+    async def tell(self, inbound: Inbound, text: str) -> None:
+        self.told.append((inbound.author.external_id, text))
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be seen now."""
+        return [shown.post.text for shown in self.messages if not shown.is_gone]
+
+    def _message(self, message_id: str) -> Shown:
+        return next(shown for shown in self.messages if shown.message_id == message_id)
+
+    def _fail(self, method: str) -> None:
+        if self.failures.get(method):
+            raise self.failures[method].pop(0)
+
+
+class FakeWriting:
+    """Says a script letter by letter, each when the test lets it."""
+
+    def __init__(self, script: str, pause: Callable[[], Awaitable[None]], most: int) -> None:
+        self.ids: list[int] = []
+        self.text = ""
+        self.finish = ""
+        self._script = script
+        self._pause = pause
+        self._most = most
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for letter in self._script:
+            await self._pause()
+            if len(self.ids) >= self._most:
+                self.finish = "length"
+                return
+            self.ids.append(ord(letter))
+            self.text += letter
+            yield letter
+        self.finish = "end"
+
+
+class FakeBrain:
+    """A model whose tokens are letters; `answer` decides what it says, `errors` what goes wrong before."""
+
+    name = "fake"
+
+    def __init__(self, clock: Clock, token_s: float = 0.1) -> None:
+        self.max_tokens: int | None = 10_000
+        self.answer: Callable[[str], str] = lambda prompt: f"You said: {prompt}"
+        self.errors: list[Exception] = []
+        self.events: list[Event] = []
+        self.requests: list[Request] = []
+        self.forgotten: list[int] = []
+        self.token_s = token_s
+        self._clock = clock
+
+    def encode(self, messages: Sequence[Message], held: Sequence[int] = ()) -> list[int]:
+        """Every message is its letters and an END; ids that are held stay as they are."""
+        turns = [[*map(ord, f"{message['role'][0]}:{message['content']}"), END] for message in messages]
+        whole = [id_ for turn in turns for id_ in turn]
+        before = [id_ for turn in turns[:-1] for id_ in turn]
+        if held and list(held) == before[: len(held)]:
+            return [*held, *before[len(held) :], *turns[-1]]
+        return [*held, END, *turns[-1]] if held else whole
+
+    @asynccontextmanager
+    async def write(self, request: Request, on_event: Callable[[Event], None]) -> AsyncIterator[FakeWriting]:
+        self.requests.append(request)
+        if self.errors:
+            raise self.errors.pop(0)
+        for event in self.events:
+            on_event(event)
+        prompt = "".join(map(chr, request.ids)).rpartition("u:")[2].rstrip(chr(END))
+        yield FakeWriting(self.answer(prompt), self._pause, request.params.max_new_tokens)
+
+    async def forget(self, conversation_id: int) -> None:
+        self.forgotten.append(conversation_id)
+
+    async def _pause(self) -> None:
+        await self._clock.sleep(self.token_s)
+
+
+def said(
+    text: str,
+    event_id: str,
+    *,
+    where: Where = DIRECT,
+    author: Author = ADA,
+    reply_to: str = "",
+    sent_ms: int,
+) -> Kept:
+    """Somebody's message, as an adapter keeps it."""
+    inbound = Inbound(event_id, where, author, text, sent_ms, reply_to)
+    return Kept(event_id, author.external_id, msgspec.json.encode(inbound))
+
+
+def called(
+    command: str,
+    event_id: str,
+    *,
+    where: Where = DIRECT,
+    author: Author = ADA,
+    sent_ms: int,
+    **arguments: str,
+) -> Kept:
+    """Somebody's command."""
+    inbound = Inbound(event_id, where, author, "", sent_ms, call=Call(command, arguments))
+    return Kept(event_id, author.external_id, msgspec.json.encode(inbound))

@@ -1,0 +1,107 @@
+"""When something fails: one sentence, nothing lost, nothing paid for that was not shown."""
+
+import pytest
+
+from bot.brain import Event
+from bot.troubles import trouble_of
+from storage.errors import QuotaExceeded, StoreBusy
+from swarm.errors import ContextTooLong, NoRouteError, PeerBusy, SessionLost, SwarmTimeout
+from swarm.wire.blocks import PeerId
+from tests.bot.world import World
+
+NO_ROUTE = NoRouteError("no server for blocks 3-5", (3, 4, 5))
+
+
+async def test_behaviour_26_missing_blocks_are_named_and_the_answer_comes_when_somebody_serves_them(
+    world: World,
+) -> None:
+    world.brain.errors = [NO_ROUTE] * 4
+    await world.ask("hello")
+    (shown,) = world.port.messages
+    assert shown.history[0].startswith("Nobody serves blocks 3-5 of the model right now. I try again for a")
+    assert "`contribute` tells how to help" in shown.history[0]
+    assert shown.post.text == "You said: hello"
+
+
+async def test_behaviour_26_who_waits_in_vain_is_told_after_a_minute_and_pays_nothing(world: World) -> None:
+    world.brain.errors = [NO_ROUTE] * 100
+    await world.ask("hello")
+    (shown,) = world.port.messages
+    assert shown.post.text.startswith("Nobody serves blocks 3-5")
+    assert shown.post.controls == ("retry",)
+    standing = await world.standing()
+    assert (standing.used_today, standing.held) == (0, 0)
+    assert len(world.brain.requests) < 40
+
+
+async def test_behaviour_21_partial_text_is_kept_and_paid_for_when_the_swarm_fails(world: World) -> None:
+    world.brain.answer = lambda prompt: Breaking()
+    await world.ask("hello")
+    (shown,) = world.port.messages
+    assert shown.post.text == "half\n\nThe swarm did not answer in time; please try again."
+    (turn,) = await world.turns()
+    assert (turn.state, turn.progress.answer) == ("failed", "half")
+    assert (await world.standing()).used_today == 4 + turn.progress.prefill_tokens // 4
+
+
+class Breaking(str):
+    """A script in the middle of which the swarm fails."""
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        yield from "half"
+        raise SwarmTimeout("nothing came")
+
+
+async def test_a_mistake_of_ours_is_one_sentence_with_an_id_and_the_next_question_is_answered(
+    world: World,
+) -> None:
+    world.brain.errors = [ZeroDivisionError("oh")]
+    answer = await world.ask("hello")
+    assert answer.startswith("Something went wrong here; the operator finds it under ")
+    assert await world.ask("again") == "You said: again"
+
+
+async def test_a_long_loss_is_mentioned_and_a_short_one_is_not(world: World) -> None:
+    world.brain.events = [Event("lost"), Event("recovered", pause_s=1.0)]
+    assert await world.ask("one") == "You said: one"
+    world.brain.events = [Event("lost"), Event("recovered", pause_s=5.0)]
+    assert await world.ask("two") == "You said: two\n\n(a server was lost; I went on after 5 s)"
+
+
+async def test_a_conversation_that_is_full_forgets_whole_turns_and_says_so(world: World) -> None:
+    world.brain.max_tokens = 400
+    world.brain.answer = lambda prompt: "word " * 10
+    answers = [await world.ask(f"question {number} " + "x" * 40) for number in range(4)]
+    assert answers[0] == "word " * 10
+    assert answers[3].endswith("(this conversation is full: I forget its oldest part)")
+    last = (await world.turns())[-1]
+    assert (last.progress.is_anew, last.progress.num_dropped) == (True, 2)
+    told = "".join(map(chr, world.brain.requests[-1].ids))
+    assert "question 1" not in told
+    assert "question 2" in told
+    assert last.progress.prefill_tokens < 70, "only the question is paid for, not what was said again"
+
+
+async def test_a_question_that_is_too_long_is_refused_in_a_sentence(world: World) -> None:
+    world.brain.max_tokens = 100
+    assert await world.ask("x" * 200) == "That is longer than this model can take; please shorten it."
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NO_ROUTE, "no_route"),
+        (PeerBusy("full", PeerId("a"), 1.0), "full"),
+        (ContextTooLong("long"), "too_long"),
+        (SessionLost("gone"), "lost"),
+        (SwarmTimeout("late"), "slow"),
+        (QuotaExceeded(3, 10), "quota"),
+        (StoreBusy("busy"), "store"),
+        (ValueError("oh"), "internal"),
+    ],
+)
+def test_every_error_has_one_sentence_without_a_word_of_its_own(error: Exception, kind: str) -> None:
+    trouble = trouble_of(error, "abc123")
+    assert trouble.kind == kind
+    assert trouble.sentence[0].isupper() and trouble.sentence.endswith(".")  # noqa: PT018
+    assert "Error" not in trouble.sentence
