@@ -23,10 +23,17 @@ class Request:
 class Writing(Protocol):
     """An answer that is being written: iterate over it for pieces of text."""
 
-    ids: list[int]
-    text: str
-    finish: str
-    """`end`, `stop` or `length` when it is finished; empty before."""
+    @property
+    def ids(self) -> list[int]:
+        """Token ids of the answer so far."""
+
+    @property
+    def text(self) -> str:
+        """What they say."""
+
+    @property
+    def finish(self) -> str:
+        """`end`, `stop` or `length` when it is finished; empty before."""
 
     def __aiter__(self) -> AsyncIterator[str]: ...
 

@@ -10,7 +10,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -31,6 +31,7 @@ Transaction = Connection
 
 MAX_WAITING = 1024
 MAX_GROUP = 32
+NOW_S = 10.0
 
 _REASONS = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space",
@@ -48,18 +49,15 @@ class _Job:
 
     def __init__(self, work: Work[Any]) -> None:
         self.work = work
-        self.loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[Any] = self.loop.create_future()
-        self._claim = threading.Lock()
-
-    def is_claimed(self) -> bool:
-        """Claim it; False if somebody else was faster."""
-        return self._claim.acquire(blocking=False)
+        self.outcome: Future[Any] = Future()
 
     def settle(self, result: Any, error: Exception | None) -> None:
-        """Tell the caller, from any thread."""
-        with suppress(RuntimeError):  # the loop may have ended
-            self.loop.call_soon_threadsafe(_settle, self.done, result, error)
+        """Tell the caller, from the writer's thread."""
+        with suppress(RuntimeError):  # the caller's loop may have ended
+            if error is not None:
+                self.outcome.set_exception(error)
+            else:
+                self.outcome.set_result(result)
 
 
 class Database:
@@ -85,18 +83,29 @@ class Database:
         If the caller is cancelled, a transaction that has begun is not: the cancellation comes through when
         it has ended. Raises what `work` raises, with nothing written; StoreBusy; StoreUnusable.
         """
-        self._check_open()
-        job = _Job(lambda connection: work(connection, *args, **kwargs))
+        outcome = self._put(lambda connection: work(connection, *args, **kwargs))
+        done = asyncio.wrap_future(outcome)
         try:
-            self._waiting.put_nowait(job)
-        except queue.Full as error:
-            raise StoreBusy("too many writes wait already; try again in a moment") from error
-        try:
-            result: T = await asyncio.shield(job.done)
+            result: T = await asyncio.shield(done)
         except asyncio.CancelledError:
-            if not job.is_claimed():
-                await asyncio.wait([job.done])
+            if not outcome.cancel():
+                await asyncio.wait([done])
             raise
+        return result
+
+    def write_now(
+        self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, for those who cannot await: blocks its thread for some milliseconds.
+
+        Raises StoreBusy after NOW_S.
+        """
+        outcome = self._put(lambda connection: work(connection, *args, **kwargs))
+        try:
+            result: T = outcome.result(NOW_S)
+        except TimeoutError as error:
+            outcome.cancel()
+            raise StoreBusy("the store takes too long to write") from error
         return result
 
     async def read(
@@ -137,6 +146,15 @@ class Database:
         self._writer.dispose()
         self._readers.dispose()
 
+    def _put(self, work: Work[Any]) -> "Future[Any]":
+        self._check_open()
+        job = _Job(work)
+        try:
+            self._waiting.put_nowait(job)
+        except queue.Full as error:
+            raise StoreBusy("too many writes wait already; try again in a moment") from error
+        return job.outcome
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreUnusable(f"{self.path} is closed")
@@ -158,7 +176,7 @@ class Database:
             while len(group) < MAX_GROUP and not self._waiting.empty():
                 group.append(self._waiting.get_nowait())
             is_open = None not in group
-            jobs = [job for job in group if job is not None and job.is_claimed()]
+            jobs = [job for job in group if job is not None and job.outcome.set_running_or_notify_cancel()]
             for job, (result, error) in zip(jobs, self._commit(jobs), strict=True):
                 job.settle(result, error)
 
@@ -171,15 +189,6 @@ class Database:
                 return [_attempt(connection, job.work) for job in group]
         except Exception as error:  # noqa: BLE001 - belongs to the callers, who get it
             return [(None, error)] * len(group)
-
-
-def _settle(done: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
-    if done.done():
-        return
-    if error is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(result)
 
 
 def _attempt(connection: Connection, work: Work[Any]) -> tuple[Any, Exception | None]:

@@ -1,11 +1,13 @@
 """Tickets of the sessions that the swarm may still hold, written down before they are needed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from storage.schema import live_session
+from storage.token_ids import pack_ids, unpack_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +17,8 @@ class LiveSession:
     conversation_id: int
     fingerprint: str
     ticket: bytes
-    position: int
+    ids: Sequence[int]
+    """What the session was told when the ticket was written, at least up to its commit."""
     lease_until_ms: int
 
 
@@ -24,7 +27,7 @@ def keep_session(connection: Connection, session: LiveSession) -> None:
     values = {
         "fingerprint": session.fingerprint,
         "ticket": session.ticket,
-        "position": session.position,
+        "ids": pack_ids(session.ids),
         "lease_until": session.lease_until_ms,
     }
     connection.execute(
@@ -41,11 +44,13 @@ def kept_session(connection: Connection, conversation_id: int) -> LiveSession | 
             live_session.c.conversation_id,
             live_session.c.fingerprint,
             live_session.c.ticket,
-            live_session.c.position,
+            live_session.c.ids,
             live_session.c.lease_until,
         ).where(live_session.c.conversation_id == conversation_id)
     ).one_or_none()
-    return None if row is None else LiveSession(*row)
+    if row is None:
+        return None
+    return LiveSession(row.conversation_id, row.fingerprint, row.ticket, unpack_ids(row.ids), row.lease_until)
 
 
 def drop_session(connection: Connection, conversation_id: int) -> None:

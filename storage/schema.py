@@ -167,7 +167,7 @@ live_session = Table(
     Column("conversation_id", ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True),
     Column("fingerprint", Text, nullable=False),
     Column("ticket", LargeBinary, nullable=False),
-    Column("position", Integer, nullable=False),
+    Column("ids", LargeBinary, nullable=False),
     Column("lease_until", Integer, nullable=False),
 )
 """Sessions that the swarm may still hold, and the tickets that attach to them."""

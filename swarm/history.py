@@ -1,6 +1,6 @@
 """What a session has been told so far, as names: a tag per position, and where steps ended."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from swarm.wire.tags import TagChain, pack_boundaries
@@ -51,6 +51,10 @@ class History:
         child._boundaries = [at for at in self._boundaries if at < position]
         child.mark(position)
         return child
+
+    def boundary_below(self, position: int) -> int:
+        """The last boundary that is not above `position`: where a hop can fork."""
+        return self._boundaries[bisect_right(self._boundaries, position) - 1]
 
     def packed(self) -> tuple[bytes, bytes]:
         """Boundaries and their tags as Bind carries them."""

@@ -159,12 +159,22 @@ class InferenceSession:
         self._inputs.truncate(position)
         self._carry_out(effects)
 
+    def forkable(self, position: int) -> int:
+        """The last position, not above `position`, up to which a fork costs its servers nothing."""
+        return self._machine.history.boundary_below(position)
+
     @asynccontextmanager
-    async def fork(self, position: int | None = None) -> AsyncIterator["InferenceSession"]:
-        """A new session that shares our first `position` tokens (default: all) with us, copy-on-write."""
+    async def fork(
+        self, position: int | None = None, *, save_ticket: Callable[[bytes], None] | None = None
+    ) -> AsyncIterator["InferenceSession"]:
+        """A new session that shares our first `position` tokens (default: all) with us, copy-on-write.
+
+        `save_ticket` is called before each new epoch of it is used.
+        """
         at = self.position if position is None else position
         child = self._machine.fork(SessionId(secrets.token_bytes(16)), at)
-        session = InferenceSession(child, self._network, self._inputs.fork(at), lengths=self._lengths)
+        inputs = self._inputs.fork(at)
+        session = InferenceSession(child, self._network, inputs, save_ticket, self._lengths)
         async with _running_session(session, self._machine.route):
             yield session
 

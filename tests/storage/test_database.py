@@ -228,3 +228,13 @@ async def test_what_was_deleted_leaves_no_bytes_once_the_store_is_scrubbed(store
     await store.scrub()
     for file in store.path.parent.glob("murmur.db*"):
         assert secret.encode() not in file.read_bytes(), file.name
+
+
+async def test_who_cannot_await_writes_all_the_same(store: Database) -> None:
+    writing = asyncio.create_task(store.write(add("a")))
+    await asyncio.sleep(0)
+    assert store.write_now(add("b")) == "b"
+    assert await writing == "a"
+    assert await store.read(platforms) == ["a", "b"]
+    with pytest.raises(IntegrityError):
+        store.write_now(add("b"))

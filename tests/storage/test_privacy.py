@@ -39,7 +39,7 @@ def live_fully(connection: Connection) -> int:
     say(connection, conversation, f"{SECRET}-2")
     intend(connection, Delivery(f"{SECRET}-1", 0, conversation.place_id, f"key {SECRET}"), NOON)
     note_shown(connection, f"{SECRET}-1", 0, f"${SECRET}", NOON)
-    keep_session(connection, LiveSession(number, "f", SECRET.encode(), 9, NOON))
+    keep_session(connection, LiveSession(number, "f", SECRET.encode(), [9], NOON))
     reserve(connection, ada, Turn(f"{SECRET}-3", 0, 100), RATES, "boot", NOON)
     receive(connection, "matrix", [Event(f"${SECRET}", ADA.external_id, SECRET.encode())], NOON)
     return ada
@@ -158,7 +158,7 @@ async def test_conversations_that_nobody_uses_are_deleted_in_time(store: Databas
         say(connection, old, "a")
         say(connection, old, "b")
         set_setting(connection, "conversation", old.conversation_id, "temperature", 0.5)
-        keep_session(connection, LiveSession(old.conversation_id, "f", b"t", 9, NOON))
+        keep_session(connection, LiveSession(old.conversation_id, "f", b"t", [9], NOON))
         later = NOON + DAY_MS
         new = talk(connection, now_ms=later)
         say(connection, new, "c", now_ms=later)

@@ -234,7 +234,7 @@ async def test_a_room_is_told_once(store: Database) -> None:
 async def test_the_newest_ticket_of_a_session_counts(store: Database) -> None:
     conversation = await store.write(talk)
     number = conversation.conversation_id
-    sessions = [LiveSession(number, "f", ticket, 7, NOON) for ticket in (b"old", b"new")]
+    sessions = [LiveSession(number, "f", ticket, [7, 8], NOON) for ticket in (b"old", b"new")]
     for session in sessions:
         await store.write(keep_session, session)
     assert await store.read(kept_session, number) == sessions[-1]

@@ -117,7 +117,7 @@ def _create_live_session() -> None:
         sa.Column("conversation_id", sa.Integer, nullable=False),
         sa.Column("fingerprint", sa.Text, nullable=False),
         sa.Column("ticket", sa.LargeBinary, nullable=False),
-        sa.Column("position", sa.Integer, nullable=False),
+        sa.Column("ids", sa.LargeBinary, nullable=False),
         sa.Column("lease_until", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", name="pk_live_session"),
         sa.ForeignKeyConstraint(
