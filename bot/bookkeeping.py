@@ -55,6 +55,11 @@ class Books:
         self._boot = boot
         self._wishes = wishes
 
+    @property
+    def has_chance(self) -> bool:
+        """The same question may get another answer, if nobody has set it otherwise."""
+        return self._wishes.params.temperature > 0
+
     async def place_and_wishes(self, said: Said, temperature: float | None) -> tuple[int, Wishes]:
         """Where a turn's conversation is, and how it is to be answered."""
         conversation, settings = await self.store.read(_settings, said)

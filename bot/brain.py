@@ -40,11 +40,13 @@ class Writing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a person who waits may want to know: `lost`, `recovered`, `busy`, `restoring`."""
+    """What a person who waits may want to know: `lost`, `full`, `busy`, `recovered` or `restoring`."""
 
     kind: str
     pause_s: float = 0.0
     num_tokens: int = 0
+    peers: frozenset[str] = frozenset()
+    """The servers that it is about."""
 
 
 class Brain(Protocol):

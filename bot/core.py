@@ -3,10 +3,12 @@
 Adapters give it what happened (`receive`) and a port to answer through; all between is the same for all.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 from bot.bookkeeping import Books, Wishes
 from bot.brain import Brain
@@ -24,7 +26,7 @@ from storage.inbox import Event, Waiting, receive, waiting
 from storage.ledger import settle_dead, settle_expired
 from storage.rate import Rate, TokenBuckets
 from storage.transcript import Said, end, get_turn, open_turns, requeue, undelivered_turns
-from swarm.background import RunningGroup, running_group
+from swarm.background import RunningGroup, running, running_group
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Core:
         self._group = group
         self._queue = TurnQueue(bounds)
         self._gates: dict[str, Gate] = {}
+        self._changed = asyncio.Event()
         self._num_taking = 0
         self._num_delivering = 0
         self._runner = TurnRunner(books, brain, ports, desk.clock)
@@ -68,6 +71,17 @@ class Core:
     def num_busy(self) -> int:
         """Events that are being dealt with, turns that run or wait, and answers of before that are shown."""
         return self._num_taking + self._num_delivering + len(self._gates)
+
+    async def settle(self) -> None:
+        """Wait until there is nothing to do. Something may come at any time."""
+        while self.num_busy:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def stop_all(self) -> bool:
+        """End every answer that is being written or waits; False if there is none."""
+        stopped = [turn_id for turn_id in self._gates if self._runner.stop(turn_id)]
+        return bool(stopped)
 
     async def receive(
         self, platform: str, events: Sequence[Event], markers: Mapping[str, str] | None = None
@@ -126,6 +140,7 @@ class Core:
             logger.exception("event %s was given up", event.event.event_id)
         finally:
             self._num_taking -= 1
+            self._changed.set()
 
     async def _take_up(self, said: Said, now_ms: int) -> None:
         """Go on with a turn that had not ended: from its start, if nothing of it was to be seen."""
@@ -146,26 +161,36 @@ class Core:
             logger.exception("turn %s cannot be shown", said.question.turn_id)
         finally:
             self._num_delivering -= 1
+            self._changed.set()
 
     async def _run(self, said: Said, gate: Gate) -> None:
         turn_id = said.question.turn_id
         try:
-            await self._mark(said, gate)
-            await self._runner.run(said, gate)
+            async with running(self._mark(said, gate)):
+                await self._runner.run(said, gate)
+            if not gate.opened.is_set():  # stopped while it waited
+                await self._acknowledge(said, "")
         except Exception:
             logger.exception("turn %s was given up", turn_id)
         finally:
             del self._gates[turn_id]
+            self._changed.set()
             for next_id in self._queue.leave(turn_id):
                 self._gates[next_id].opened.set()
 
     async def _mark(self, said: Said, gate: Gate) -> None:
-        """Show that a message was seen, or that it waits."""
+        """Show that a message was seen, or that it waits, as long as it does."""
+        if gate.opened.is_set():
+            await self._acknowledge(said, "seen")
+            return
+        await self._acknowledge(said, "queued")
+        await gate.opened.wait()
+        await self._acknowledge(said, "")
+
+    async def _acknowledge(self, said: Said, mark: Literal["seen", "queued", ""]) -> None:
         origin = self._runner.origin_of(said)
         try:
-            await self._ports[origin.where.platform].acknowledge(
-                origin.where, origin.event_id, "seen" if gate.opened.is_set() else "queued"
-            )
+            await self._ports[origin.where.platform].acknowledge(origin.where, origin.event_id, mark)
         except SendError as error:
             logger.info("turn %s: %s", said.question.turn_id, error)
 

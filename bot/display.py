@@ -15,7 +15,8 @@ from functools import partial
 from typing import TypeVar
 
 from bot.clock import Clock
-from bot.outbound import Outbound
+from bot.endings import WHILE_WRITTEN
+from bot.outbound import Outbound, Streams
 from bot.pacer import Pacer, Skipped
 from bot.pacing import Priority, Stream
 from bot.rendering.preview import preview
@@ -108,12 +109,19 @@ class Display:
 
     def update_notice(self, sentence: str) -> None:
         """There is no text yet, for this reason; "" if for none that is worth saying."""
+        if isinstance(self._port, Streams):
+            if sentence and sentence != self._draft.notice:
+                self._port.notice(sentence)
+            self._draft.notice = sentence
+            return
         self._draft.notice = sentence
         if sentence:
             self._draft.changed.set()
 
     async def preview_forever(self, pacer: Pacer, stream: Stream) -> None:
         """Show the newest text whenever the platform lets us, until cancelled or of no use."""
+        if isinstance(self._port, Streams):
+            await self._stream_forever(self._port)
         if not self._port.limits.can_edit:
             return
         try:
@@ -122,6 +130,8 @@ class Display:
                 await self._draft.changed.wait()
                 self._draft.changed.clear()
                 priority = Priority.PREVIEW if self._shown else Priority.FIRST_POST
+                if priority is Priority.PREVIEW:
+                    await self._try(partial(pacer.preview_turn, stream))  # the newest text is taken then
                 await self._try(partial(self._show_draft, pacer, stream, priority))
         except Skipped:
             logger.debug("no previews of turn %s", self._turn_id)
@@ -140,10 +150,18 @@ class Display:
             await self._insist(partial(self._take_away, pacer, stream, shown))
         del self._shown[len(posts) :]
 
+    async def _stream_forever(self, port: Streams) -> None:
+        while True:
+            await self._draft.changed.wait()
+            self._draft.changed.clear()
+            port.stream(self._turn_id, self._draft.text)
+
     # --- what it is made of ----------------------------------------------------------------------------
 
     def _final_posts(self, text: str, footer: str, controls: tuple[str, ...]) -> list[Post]:
         limits = self._port.limits
+        if isinstance(self._port, Streams):
+            return [Post(text, key_of(self._turn_id, 0), self._turn_id, controls, note=footer)]
         whole = f"{text}\n\n{footer}" if text and footer else text or footer
         parts = split(whole, limits.letters, self._port.size) or [Part("", whole, "")]
         file = None
@@ -153,19 +171,21 @@ class Display:
         last = posts[-1]
         return [*posts[:-1], Post(last.text, last.key, self._turn_id, controls, file)]
 
-    def _post(self, part: int, text: str) -> Post:
-        return Post(text, key_of(self._turn_id, part), self._turn_id)
+    def _post(self, part: int, text: str, controls: tuple[str, ...] = ()) -> Post:
+        return Post(text, key_of(self._turn_id, part), self._turn_id, controls)
 
     async def _show_draft(self, pacer: Pacer, stream: Stream, priority: Priority) -> None:
         draft, limits = self._draft, self._port.limits
         if not draft.text and not draft.notice:
             return
         if not draft.text:
-            await self._put(pacer, stream, priority, 0, self._post(0, draft.notice))
+            await self._put(pacer, stream, priority, 0, self._post(0, draft.notice, WHILE_WRITTEN))
             return
         parts = preview(draft.text, limits.letters, self._port.size)
-        for number, part in enumerate(parts[: limits.most_parts]):
-            await self._put(pacer, stream, priority, number, self._post(number, part.text))
+        shown = parts[: limits.most_parts]
+        for number, part in enumerate(shown):
+            controls = WHILE_WRITTEN if number == len(shown) - 1 else ()
+            await self._put(pacer, stream, priority, number, self._post(number, part.text, controls))
 
     async def _until_worth_showing(self) -> None:
         """Until there is a sentence, some letters, or something for a while."""

@@ -15,3 +15,5 @@ CONTROLS: dict[State, tuple[str, ...]] = {
     "interrupted": ("continue", "retry"),
     "failed": ("retry",),
 }
+WHILE_WRITTEN = ("stop",)
+"""What readers may do about an answer that has not ended."""

@@ -1,7 +1,7 @@
 """The port through which answers go out to a platform."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from bot.pacer import Pacer
 from bot.words import Inbound, Limits, Post, Where
@@ -38,3 +38,14 @@ class Outbound(Protocol):
 
     async def tell(self, inbound: Inbound, text: str) -> None:
         """Answer one person alone, as far as the platform can."""
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A port to a place where text can only grow, and grows at once: a terminal."""
+
+    def stream(self, turn_id: str, text: str) -> None:
+        """All there is of an answer so far; what was there before is its beginning."""
+
+    def notice(self, sentence: str) -> None:
+        """Why there is no text yet, or something else that is no part of it."""

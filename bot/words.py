@@ -67,6 +67,8 @@ class Post(msgspec.Struct, frozen=True):
     """Names of commands that readers may choose below it, for this turn."""
     file: tuple[str, bytes] | None = None
     """A name and what is in it, to be attached."""
+    note: str = ""
+    """What is to be said below it, where that has a place of its own; elsewhere it is a part of the text."""
 
 
 class Limits(msgspec.Struct, frozen=True):

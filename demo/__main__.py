@@ -122,7 +122,7 @@ async def _talk(
     import torch
 
     from demo.private_swarm import open_swarm
-    from demo.room import Room
+    from demo.room import Room, talk
     from swarm.checkpoint import open_checkpoint
     from swarm.client import join
     from swarm.wire.blocks import Span
@@ -138,9 +138,9 @@ async def _talk(
         async with join(private.initial_peers) as swarm:
             model = await swarm.load(str(MODEL))
             _say(f"ready after {time.monotonic() - started:.1f} s")
-            room = Room(private, model, fail_server=fail_server)
+            room = Room()
             signals.stop_answer = room.stop_answer
-            await room.run()
+            await talk(private, model, room, folder.path / "murmur.db", fail_server=fail_server)
 
 
 def _leave_on_signals(folder: OwnFolder) -> None:

@@ -39,6 +39,18 @@ HOMES = {
 }
 
 PURE_MODULES = (
+    "bot/commands/catalogue.py",
+    "bot/commands/registry.py",
+    "bot/pacing.py",
+    "bot/rendering/*.py",
+    "bot/troubles.py",
+    "bot/turn_queue.py",
+    "bot/words.py",
+    "server/gathering.py",
+    "storage/amounts.py",
+    "storage/errors.py",
+    "storage/rate.py",
+    "storage/token_ids.py",
     "swarm/wire/*.py",
     "swarm/commands/other_models.py",
     "swarm/commands/status_page.py",

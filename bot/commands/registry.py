@@ -108,7 +108,7 @@ class Registry:
         )
         if group:
             return f"`{prefix}{words[0].lower()}` is one of {', '.join(f'`{prefix}{it}`' for it in group)}."
-        near = difflib.get_close_matches(name.split()[0] if name else "", self._by_name, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name.split()[0] if name else "", self._by_name, n=1, cutoff=0.6)
         hint = f"did you mean `{prefix}{near[0]}`?" if near else f"`{prefix}help` names all commands."
         return (
             f"There is no command `{_safe(name)}`; {hint}"

@@ -9,15 +9,20 @@ from bot.commands.desk import CommandDesk, Order
 from bot.context import held_ids
 from bot.conversations import begin, find_for_command
 from bot.words import Origin
-from storage.conversations import Conversation, move_head
+from storage.conversations import Conversation, get_conversation, move_head
 from storage.database import Transaction
 from storage.transcript import Question, Said, ask, get_turn, path_to
 
 NOTHING = "There is no conversation of yours here yet."
 BUSY = "An answer is being written here; stop it first."
 NOT_YOURS = "Only who asked for this answer can do that."
+NOT_LAST = "There is a newer answer in that conversation; this can be done only with the last one."
+NAMED_TURN = "turn"
+"""An argument that controls below an answer give, and nobody types: whose answer it is."""
 QUOTED_LETTERS = 40
 MAX_TEMPERATURE = 2.0
+RETRY_TEMPERATURE = 0.7
+"""Where answers are the likeliest ones, the same question would get the same answer again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ async def begin_anew(desk: CommandDesk, order: Order) -> str:
 
 async def stop(desk: CommandDesk, order: Order) -> str:
     """End the answer that is being written, and what waits behind it."""
-    here = await desk.desk.store.read(find_for_command, order.asker)
+    here = await desk.desk.store.read(_conversation_of, order)
     turns = _open_turns(desk, here) if here is not None else []
     said = [await desk.desk.store.read(get_turn, turn_id) for turn_id in turns]
     own = [each for each in said if each is not None and _may_stop(order, each)]
@@ -61,6 +66,8 @@ async def try_again(desk: CommandDesk, order: Order) -> str:
     temperature = _temperature(order.arguments.get("temperature"))
     if isinstance(temperature, str):
         return temperature
+    if temperature is None and not desk.books.has_chance:
+        temperature = RETRY_TEMPERATURE
     here = await _own_last(desk, order)
     if isinstance(here, str):
         return here
@@ -99,17 +106,30 @@ async def _own_last(desk: CommandDesk, order: Order) -> _Answered | str:
     here = await desk.desk.store.read(_find, order)
     if here is None:
         return NOTHING
+    if order.arguments.get(NAMED_TURN, here.last.question.turn_id) != here.last.question.turn_id:
+        return NOT_LAST
     if _open_turns(desk, here.conversation):
         return BUSY
     return here if here.last.question.account_id == order.asker.account_id else NOT_YOURS
 
 
 def _find(connection: Transaction, order: Order) -> _Answered | None:
-    conversation = find_for_command(connection, order.asker)
+    conversation = _conversation_of(connection, order)
     if conversation is None or conversation.head_id is None:
         return None
     last = get_turn(connection, conversation.head_id)
     return None if last is None else _Answered(conversation, last)
+
+
+def _conversation_of(connection: Transaction, order: Order) -> Conversation | None:
+    """The conversation that a command is about: that of the turn which a control names, or the one here."""
+    turn_id = order.arguments.get(NAMED_TURN)
+    if turn_id is None:
+        return find_for_command(connection, order.asker)
+    said = get_turn(connection, turn_id)
+    found = get_conversation(connection, said.question.conversation_id) if said is not None else None
+    is_here = found is not None and found.place_id == order.asker.place.place_id
+    return found if is_here else None
 
 
 def _may_stop(order: Order, said: Said) -> bool:

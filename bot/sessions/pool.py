@@ -227,4 +227,4 @@ def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _pass_on(notice: Notice, on_event: Callable[[Event], None]) -> None:
-    on_event(Event(notice.kind, pause_s=notice.pause_s))
+    on_event(Event(notice.kind, pause_s=notice.pause_s, peers=notice.peers))

@@ -103,27 +103,36 @@ async def test_a_waiter_that_is_cancelled_leaves_no_trace() -> None:
         assert room.names == ["second"]
 
 
-@pytest.mark.parametrize("num_rounds", range(12))
-async def test_one_that_is_cancelled_just_when_its_turn_comes_does_not_keep_the_others(
-    num_rounds: int,
-) -> None:
-    async with room_with(slots=1) as room:
+class WatchedPace(ChannelPace):
+    """Does something when it has been asked for the n-th time after ten seconds."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(slots=1, window_s=10.0)
+        self.number = number
+        self.action: Callable[[], object] = lambda: None
+
+    def wait_s(self, priority: Priority, stream: Stream | None, now_s: float) -> float:
+        self.number -= now_s >= 10
+        if self.number == 0:
+            self.action()
+        return super().wait_s(priority, stream, now_s)
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+async def test_one_that_is_cancelled_just_when_its_turn_comes_does_not_keep_the_others(number: int) -> None:
+    pace, clock = WatchedPace(number), FakeClock()
+    async with running_group() as group:
+        room = Room(group, Pacer(pace, clock), clock)
         await fill(room, slots=1)
         second = room.send(NOTICE, "second")
-        await room.clock.advance(3)
-        first = room.send(FINAL, "first")
-        time_passes = asyncio.create_task(room.clock.advance(7.1))
-        while room.clock.now_s() < 10:
-            await asyncio.sleep(0)
-        for _ in range(num_rounds):
-            await asyncio.sleep(0)
-        first.cancel()
-        await time_passes
-        if room.names == ["first"]:  # it was faster
-            await room.clock.advance(10.1)
+        await clock.advance(3)
+        pace.action = room.send(FINAL, "first").cancel
+        await clock.advance(7.1)
+        if room.names == ["first"]:  # it was cancelled too late
+            await clock.advance(10.1)
         assert second.done()
         assert room.names in (["second"], ["first", "second"])
-        assert room.sent[-1][0] - 10.0 * (len(room.sent) - 1) == pytest.approx(10.0, abs=0.2)
+        assert room.sent[-1][0] == pytest.approx(10.0 * len(room.sent), abs=0.1)
 
 
 async def test_whoever_is_less_important_wakes_the_one_that_goes_before_it() -> None:

@@ -147,7 +147,7 @@ def test_a_person_can_talk_stop_an_answer_and_leave(place: Place) -> None:
     terminal.say("\x03")
     terminal.wait_for("you> ")
     terminal.say("/nonsense\n")
-    terminal.wait_for("there is no command /nonsense")
+    terminal.wait_for("There is no command `nonsense`")
     terminal.wait_for("you> ")
     terminal.say("/new\n")
     terminal.wait_for("you> ")

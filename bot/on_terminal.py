@@ -1,0 +1,94 @@
+"""A room in the terminal: answers on standard output as they are written, all else on standard error."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from bot.clock import Clock
+from bot.commands.catalogue import COMMANDS
+from bot.commands.registry import Mistake
+from bot.pacer import Pacer
+from bot.pacing import ChannelPace
+from bot.words import MAX_TEXT_LETTERS, Author, Inbound, Limits, Post, Where
+from storage.inbox import Event
+from swarm.say import say
+
+PLATFORM = "terminal"
+PREFIX = "/"
+HERE = Where(PLATFORM, "room", "direct")
+PERSON = Author("you", "you", is_moderator=True)
+UNLIMITED = 1_000_000
+
+
+class Terminal:
+    """The port to a terminal, where text can only grow."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.limits = Limits(UNLIMITED, can_edit=False, most_parts=1)
+        self._clock = clock
+        self._pacer = Pacer(ChannelPace(slots=UNLIMITED), clock)
+        self._turn_id = ""
+        self._written = ""
+        self._num_events = 0
+
+    def event(self, line: str) -> Event | str:
+        """What a line says, for the core; a sentence if it makes no sense. A slash begins a command."""
+        if len(line) > MAX_TEXT_LETTERS:
+            return f"that is too long: {len(line)} characters, at most {MAX_TEXT_LETTERS}"
+        call = COMMANDS.read(line[len(PREFIX) :], PREFIX) if line.startswith(PREFIX) else None
+        if isinstance(call, Mistake):
+            return call.sentence
+        self._num_events += 1
+        event_id = f"{time.time_ns()}-{self._num_events}"
+        inbound = Inbound(event_id, HERE, PERSON, "" if call else line, self._clock.now_ms(), call=call)
+        return Event(event_id, PERSON.external_id, msgspec.json.encode(inbound))
+
+    def size(self, text: str) -> int:
+        """See bot.outbound.Outbound, as for all that follow."""
+        return len(text)
+
+    def pacer(self, where: Where) -> Pacer:
+        return self._pacer
+
+    def stream(self, turn_id: str, text: str) -> None:
+        if turn_id != self._turn_id:
+            self._turn_id, self._written = turn_id, ""
+        if text.startswith(self._written):
+            sys.stdout.write(text[len(self._written) :])
+            sys.stdout.flush()
+            self._written = text
+
+    def notice(self, sentence: str) -> None:
+        say(f"[{sentence.strip('()')}]")
+
+    async def post(self, where: Where, reply_to: str, post: Post) -> str:
+        self.stream(post.turn_id, post.text)
+        if post.text:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        for line in post.note.splitlines():
+            self.notice(line)
+        self._turn_id = ""
+        return post.key
+
+    async def edit(self, where: Where, message_id: str, post: Post) -> None:
+        await self.post(where, "", post)
+
+    async def remove(self, where: Where, message_id: str) -> None:
+        """Nothing can be taken back here."""
+
+    async def find(self, where: Where, reply_to: str, keys: Sequence[str]) -> dict[str, str]:
+        return {}
+
+    async def typing(self, where: Where) -> None:
+        """Text shows by itself that it is written."""
+
+    async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
+        """The line is there to be seen."""
+
+    async def tell(self, inbound: Inbound, text: str) -> None:
+        for line in text.splitlines():
+            self.notice(line)
