@@ -7,7 +7,7 @@ from bot.context import Context
 from storage.amounts import Rates, charge, next_period_ms
 from storage.conversations import Conversation, get_conversation
 from storage.database import Database, Transaction
-from storage.ledger import Turn, heartbeat, reserve, settle
+from storage.ledger import Turn, heartbeat, note_person_told, reserve, settle
 from storage.settings import Value, settings_of
 from storage.transcript import (
     Progress,
@@ -33,6 +33,7 @@ class Wishes:
     params: SamplingParams = field(default_factory=SamplingParams)
     system: str = ""
     is_streamed: bool = True
+    shows_thoughts: bool = False
 
     def changed(self, settings: dict[str, Value], persona: str | None) -> "Wishes":
         """With what people have set. Raises ConfigError if a value makes no sense."""
@@ -42,14 +43,24 @@ class Wishes:
             SamplingParams(**params),
             self.system if persona is None else persona,
             bool(settings.get("streaming", self.is_streamed)),
+            settings.get("thinking", "show" if self.shows_thoughts else "hide") == "show",
         )
 
 
 class Books:
     """The store, as turns use it."""
 
-    def __init__(self, store: Database, clock: Clock, rates: Rates, boot: str, wishes: Wishes) -> None:
+    def __init__(
+        self,
+        store: Database,
+        clock: Clock,
+        rates: Rates,
+        boot: str,
+        wishes: Wishes,
+        person_notice: str = "",
+    ) -> None:
         self.store = store
+        self._person_notice = person_notice
         self._clock = clock
         self._rates = rates
         self._boot = boot
@@ -91,6 +102,14 @@ class Books:
             return held.max_new_tokens
 
         return await self.store.write(begin)
+
+    async def first_notice(self, said: Said) -> str:
+        """What the person has to be told below their first answer; "" if they were, or there is nothing."""
+        if not self._person_notice:
+            return ""
+        account_id, now_ms = said.question.account_id, self._clock.now_ms()
+        is_first = await self.store.write(note_person_told, account_id, now_ms)
+        return self._person_notice if is_first else ""
 
     async def keep(self, said: Said, progress: Progress) -> bool:
         """Keep what a turn has come to, and what it has cost; False if its hold is gone."""

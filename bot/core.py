@@ -41,6 +41,10 @@ class Rules:
     bounds: Bounds = field(default_factory=Bounds)
     rate: Rate = field(default_factory=lambda: Rate(burst=5, interval_ms=6000))
     wishes: Wishes = field(default_factory=Wishes)
+    place_notice: str = ""
+    """Said in each place once, before what was written there leaves for the swarm; "" says nothing."""
+    person_notice: str = ""
+    """Said once below the first answer that somebody gets."""
 
 
 class Core:
@@ -203,7 +207,7 @@ async def open_core(
 
     `boot` names this process' run: holds under other names are those of the dead.
     """
-    books = Books(desk.store, desk.clock, rules.rates, boot, rules.wishes)
+    books = Books(desk.store, desk.clock, rules.rates, boot, rules.wishes, rules.person_notice)
     async with running_group() as group:
         core = Core(desk, books, brain, ports, rules.bounds, group)
         await core.recover(boot)
@@ -213,4 +217,4 @@ async def open_core(
 
 def open_desk(store: Database, clock: Clock, hash_key: bytes, rules: Rules) -> Desk:
     """Where people are received, under these rules."""
-    return Desk(store, clock, rules.rates, hash_key, TokenBuckets(rules.rate))
+    return Desk(store, clock, rules.rates, hash_key, TokenBuckets(rules.rate), rules.place_notice)

@@ -8,16 +8,19 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from bot.clock import Clock
 from bot.conversations import Asker, Found, find_for_message
+from bot.display import key_of
 from bot.outbound import Outbound
-from bot.words import Call, Inbound, Origin, SendError
+from bot.pacing import Priority
+from bot.words import Call, Inbound, Origin, Post, SendError
 from storage.amounts import Rates
-from storage.conversations import Place, open_place
+from storage.conversations import Place, note_told, open_place
 from storage.database import Database, Transaction
 from storage.inbox import Waiting, dispose
 from storage.ledger import Person, open_account
@@ -45,6 +48,8 @@ class Accepted:
     place: Place
     is_joined: bool = False
     """The message was added to a question that was asked a moment before."""
+    must_tell: bool = False
+    """Nobody was told yet, at this place, who can read what is written there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Desk:
     rates: Rates
     hash_key: bytes
     buckets: TokenBuckets
+    place_notice: str = ""
 
 
 class Joining(Protocol):
@@ -110,6 +116,8 @@ class Reception:
         accepted = await self._desk.store.write(self._accept, inbound, waiting.inbox_id)
         if accepted is None:
             return
+        if accepted.must_tell:
+            await self._tell_place(inbound, port)
         if accepted.is_joined:
             self._runner.begin_again(accepted.said.question.turn_id)
             return
@@ -117,6 +125,17 @@ class Reception:
         if outcome in REFUSALS:
             await self._desk.store.write(_refuse, accepted.said, self._desk.clock.now_ms())
             await _tell(port, inbound, REFUSALS[outcome])
+
+    async def _tell_place(self, inbound: Inbound, port: Outbound) -> None:
+        """Say who can read what is written here. It is a notice, not a gate: if it fails, we go on."""
+        key = key_of(f"notice {inbound.where.platform} {inbound.where.place}", 0)
+        notice = Post(self._desk.place_notice, key)
+        try:
+            await port.pacer(inbound.where).send(
+                Priority.NOTICE, None, partial(port.post, inbound.where, inbound.event_id, notice)
+            )
+        except SendError as error:
+            logger.warning("a place could not be told who can read what is written there: %s", error)
 
     async def _decline(self, waiting: Waiting, inbound: Inbound, port: Outbound, sentence: str) -> None:
         if await self._desk.store.write(dispose, waiting.inbox_id):
@@ -144,7 +163,8 @@ class Reception:
         turn_id = queue_turn(connection, asker, found, inbound, now_ms)
         said = get_turn(connection, turn_id)
         assert said is not None
-        return Accepted(said, found, asker.place)
+        must_tell = bool(self._desk.place_notice) and note_told(connection, asker.place.place_id, now_ms)
+        return Accepted(said, found, asker.place, must_tell=must_tell)
 
     def _joined(
         self, connection: Transaction, asker: Asker, found: Found, inbound: Inbound, now_ms: int

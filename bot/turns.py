@@ -21,6 +21,7 @@ from bot.display import Display
 from bot.endings import CONTROLS, FOOTERS, STATES
 from bot.outbound import Outbound
 from bot.pacing import Stream
+from bot.rendering.thinking import without_thoughts
 from bot.troubles import Trouble, trouble_of
 from bot.words import Origin, Refused, SendError
 from storage.errors import StorageError
@@ -58,6 +59,10 @@ class _Run:
     @property
     def turn_id(self) -> str:
         return self.said.question.turn_id
+
+    def shown(self, text: str) -> str:
+        """What readers see of an answer."""
+        return text if self.wishes.shows_thoughts else without_thoughts(text)
 
     def progress(self) -> Progress:
         """What the transcript keeps: nothing, if nothing was written."""
@@ -129,6 +134,8 @@ class TurnRunner:
             async with pacer.stream() as stream:
                 state, footer = await self._answer(run, stream, gate)
                 await self._books.end(run.said, state, run.progress())
+                if run.progress().answer and (notice := await self._books.first_notice(run.said)):
+                    run.notes.append(f"({notice})")
                 await self._show(run, stream, state, footer)
         finally:
             del self._runs[run.turn_id]
@@ -243,7 +250,7 @@ class TurnRunner:
         """Let the reader see what is written, until it is all, or we are told to stop."""
         with suppress(asyncio.CancelledError):
             async for _ in writing:
-                run.display.update(writing.text)
+                run.display.update(run.shown(writing.text))
 
     # --- beside it -----------------------------------------------------------------------------------------
 
@@ -279,6 +286,7 @@ class TurnRunner:
         self, run: _Run, stream: Stream | None, state: State, footer: str, text: str | None = None
     ) -> None:
         written = (run.writing.text if run.writing is not None else "") if text is None else text
+        written = run.shown(written)
         notes = "\n".join([*run.notes, *([footer] if footer else [])])
         try:
             await run.display.finish(

@@ -74,6 +74,14 @@ def open_account(connection: Connection, person: Person, rates: Rates, key: byte
     return int(account_id)
 
 
+def note_person_told(connection: Connection, account_id: int, now_ms: int) -> bool:
+    """Note that somebody was told who can read what they write; False if they had been before."""
+    noted = connection.execute(
+        update(account).where(account.c.id == account_id, account.c.told_at.is_(None)).values(told_at=now_ms)
+    )
+    return bool(noted.rowcount)
+
+
 def adjust(connection: Connection, account_id: int, amount: int, kind: str, now_ms: int) -> int:
     """Give (or take, down to what is held) credits; returns the new balance. Raises QuotaExceeded."""
     row = connection.execute(

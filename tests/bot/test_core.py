@@ -1,10 +1,13 @@
 """The core: messages become answers, once; who stops, tries again or replies gets what they expect."""
 
+from dataclasses import replace
+from pathlib import Path
+
 from bot.words import Refused, Unreachable
 from storage.transcript import Said
 from tests.bot.platform import ADA, BOB, CHANNEL, DIRECT, MODERATOR
 from tests.bot.platform import said as said_by
-from tests.bot.world import World
+from tests.bot.world import RULES, World, open_world
 
 
 def states(turns: list[Said]) -> list[str]:
@@ -239,3 +242,22 @@ async def test_somebody_who_wrote_while_we_were_away_for_long_is_asked_to_ask_ag
     await world.until(lambda: world.port.told)
     assert world.port.told == [("ada", "I was away when you wrote; please ask again.")]
     assert await world.turns() == []
+
+
+async def test_a_place_is_told_before_its_first_turn_and_a_person_below_their_first_answer(
+    store_path: Path,
+) -> None:
+    rules = replace(RULES, place_notice="Servers can read this.", person_notice="They can read you.")
+    async with open_world(store_path, rules=rules) as world:
+        await world.ask("one", where=CHANNEL)
+        await world.ask("two", where=CHANNEL)
+        await world.ask("three", where=CHANNEL, author=BOB)
+        await world.ask("four")
+        assert world.port.texts == [
+            "Servers can read this.",
+            "You said: one\n\n(They can read you.)",
+            "You said: two",
+            "You said: three\n\n(They can read you.)",
+            "Servers can read this.",
+            "You said: four",
+        ]
