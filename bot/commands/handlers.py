@@ -5,7 +5,17 @@ from collections.abc import Mapping
 
 from bot.commands.catalogue import COMMANDS
 from bot.commands.desk import CommandDesk, Handler, Order
+from bot.commands.help import show_help
+from bot.commands.people import privacy, quota
 from bot.commands.talk import begin_anew, go_on, stop, try_again, undo
+from bot.commands.wishes import (
+    persona_clear,
+    persona_set,
+    persona_show,
+    settings_reset,
+    settings_set,
+    settings_show,
+)
 from bot.conversations import Asker
 from bot.words import Call, Inbound, SendError
 
@@ -17,6 +27,15 @@ HANDLERS: Mapping[str, Handler] = {
     "retry": try_again,
     "continue": go_on,
     "undo": undo,
+    "persona show": persona_show,
+    "persona set": persona_set,
+    "persona clear": persona_clear,
+    "settings show": settings_show,
+    "settings set": settings_set,
+    "settings reset": settings_reset,
+    "quota": quota,
+    "privacy": privacy,
+    "help": show_help,
 }
 
 

@@ -1,4 +1,4 @@
-"""Thoughts that a model writes down before it answers, as Qwen 3 does: hidden, unless they are wanted. Pure."""
+"""Thoughts that a model writes down before it answers, as Qwen 3 does: hidden, unless wanted. Pure."""
 
 import re
 

@@ -178,6 +178,7 @@ def said(
 def called(
     command: str,
     event_id: str,
+    /,
     *,
     where: Where = DIRECT,
     author: Author = ADA,

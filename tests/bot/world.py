@@ -59,7 +59,7 @@ class World:
         return event_id
 
     async def call(
-        self, command: str, *, where: Where = DIRECT, author: Author = ADA, **arguments: str
+        self, command: str, /, *, where: Where = DIRECT, author: Author = ADA, **arguments: str
     ) -> None:
         """Somebody gives a command."""
         event = called(

@@ -1,0 +1,154 @@
+"""Commands: read from lines, carried out for those who may, and answered in sentences."""
+
+import pytest
+
+from bot.commands.catalogue import COMMANDS
+from bot.commands.handlers import HANDLERS
+from bot.commands.registry import Argument, Command, Mistake, Registry
+from bot.words import Call
+from tests.bot.platform import ADA, BOB, CHANNEL, MODERATOR
+from tests.bot.world import World
+
+
+async def told(world: World, command: str, /, **options: object) -> str:
+    """What somebody is told about a command."""
+    before = len(world.port.told)
+    await world.call(command, **options)  # type: ignore[arg-type]
+    await world.quiet()
+    return "\n".join(text for _, text in world.port.told[before:])
+
+
+@pytest.mark.parametrize(
+    ("line", "call"),
+    [
+        ("new", Call("new")),
+        ("RETRY 0.9", Call("retry", {"temperature": "0.9"})),
+        ("persona set  You are kind.\nAlways.", Call("persona set", {"text": "You are kind.\nAlways."})),
+        ("ask What is it?", Call("ask", {"text": "What is it?"})),
+        ("settings set top_p 0.5 Me", Call("settings set", {"name": "top_p", "value": "0.5", "scope": "me"})),
+        ("help persona set", Call("help", {"command": "persona set"})),
+    ],
+)
+def test_a_line_becomes_a_command_with_its_arguments(line: str, call: Call) -> None:
+    assert COMMANDS.read(line, "!") == call
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("", "Which command? `!help` names all."),
+        ("retri", "There is no command `retri`; did you mean `!retry`?"),
+        ("zzz", "There is no command `zzz`; `!help` names all commands."),
+        ("ask", "`!ask text` needs text: what to say."),
+        ("new now", "`!new` takes no `now`."),
+        ("persona", "`!persona` is one of `!persona show`, `!persona set`, `!persona clear`."),
+        ("forget it", "what is one of here, everything, not `it`."),
+        ("`rm`" + "x" * 90, f"There is no command `'rm'{'x' * 36}`; `!help` names all commands."),
+    ],
+)
+def test_a_line_that_is_no_command_gets_one_sentence(line: str, sentence: str) -> None:
+    assert COMMANDS.read(line, "!") == Mistake(sentence)
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        (Command("a", "b"), Command("a", "c")),
+        (Command("Upper", "b"),),
+        (Command("a", ""),),
+        (Command("a", "b" * 101),),
+        (Command("a b c", "d"),),
+        (Command("a", "b", arguments=(Argument("x", "y", takes_rest=True), Argument("z", "w"))),),
+    ],
+)
+def test_commands_that_platforms_would_not_take_are_refused(commands: tuple[Command, ...]) -> None:
+    with pytest.raises(ValueError, match=r"a|Upper"):
+        Registry(commands)
+
+
+def test_whoever_carries_out_a_command_has_it_declared() -> None:
+    assert {name for name in HANDLERS if COMMANDS.get(name) is None} == set()
+
+
+async def test_help_names_what_people_may_do_and_explains_one_command(world: World) -> None:
+    everything = await told(world, "help")
+    assert "retry [temperature]: Write the last answer again" in everything
+    assert "admin" not in everything
+    assert (await told(world, "help", command="!contribute")).endswith("Example: contribute 16GB")
+    assert (await told(world, "help", command="persona")).count("persona ") >= 3
+    assert "no command of that name" in await told(world, "help", command="admin ban")
+
+
+async def test_a_persona_is_what_the_model_is_told_first_from_then_on(world: World) -> None:
+    await world.ask("one")
+    assert await told(world, "persona show") == "I behave as usual here."
+    assert "new conversation" in await told(world, "persona set", text="You are a pirate.")
+    await world.ask("two")
+    words = "".join(map(chr, world.brain.requests[-1].ids))
+    assert words.startswith("s:You are a pirate.")
+    assert "one" not in words
+    assert await told(world, "persona show") == "Here I was told: You are a pirate."
+    await told(world, "persona clear")
+    await world.ask("three")
+    assert "pirate" not in "".join(map(chr, world.brain.requests[-1].ids))
+    assert "2000 are the most" in await told(world, "persona set", text="x" * 2001)
+
+
+async def test_settings_hold_where_they_were_set_the_nearest_first(world: World) -> None:
+    assert "There is no conversation" in await told(world, "settings set", name="temperature", value="0.5")
+    await world.ask("one")
+    assert "everywhere" in await told(world, "settings set", name="temperature", value="1.5", scope="me")
+    await told(world, "settings set", name="temperature", value="0,25")
+    await world.ask("two")
+    assert world.brain.requests[-1].params.temperature == 0.25
+    assert "temperature: 0.25 (here)" in await told(world, "settings show")
+    await told(world, "settings reset", name="temperature")
+    await world.ask("three")
+    assert world.brain.requests[-1].params.temperature == 1.5
+    await world.ask("four", author=BOB, where=CHANNEL)
+    assert world.brain.requests[-1].params.temperature == 0.0
+    await told(world, "settings set", name="streaming", value="off")
+    world.brain.answer = lambda prompt: "A sentence. " * 10
+    await world.ask("five")
+    assert len(world.port.messages[-1].history) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("temperature", "3", "temperature is 0 to 2."),
+        ("temperature", "nan", "temperature is 0 to 2."),
+        ("top_k", "1.5", "top_k is 0 to 1000."),
+        ("streaming", "yes", "streaming is on or off."),
+        ("max_new_tokens", "1", "max_new_tokens is 16 to 4096."),
+        ("speed", "1", "There is no setting of that name; there are temperature, top_p"),
+    ],
+)
+async def test_a_setting_that_makes_no_sense_gets_one_sentence(
+    world: World, name: str, value: str, sentence: str
+) -> None:
+    await world.ask("one")
+    assert (await told(world, "settings set", name=name, value=value)).startswith(sentence)
+
+
+async def test_only_moderators_set_what_holds_for_a_channel(world: World) -> None:
+    await world.ask("one", where=CHANNEL)
+    wanted = {"name": "temperature", "value": "1", "scope": "channel", "where": CHANNEL}
+    assert await told(world, "settings set", **wanted) == "Only moderators may set that for all."
+    assert "for this channel" in await told(world, "settings set", author=MODERATOR, **wanted)
+    await world.ask("two", where=CHANNEL, author=BOB)
+    assert world.brain.requests[-1].params.temperature == 1.0
+
+
+async def test_quota_tells_what_is_left_and_when_there_is_more(world: World) -> None:
+    await world.ask("one")
+    used = (await world.standing(ADA)).used_today
+    answer = await told(world, "quota")
+    assert answer.startswith(f"You have {10_000 - used} credits left; today you have used {used}.")
+    assert answer.endswith("at midnight UTC.")
+    assert await told(world, "quota", user="bob") == "Only admins can see what others have."
+
+
+async def test_privacy_says_who_can_read_and_how_to_leave(world: World) -> None:
+    answer = await told(world, "privacy")
+    assert all(word in answer for word in ("volunteers", "`export`", "`forget`"))
