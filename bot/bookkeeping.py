@@ -7,6 +7,7 @@ from bot.context import Context
 from storage.amounts import Rates, charge, next_period_ms
 from storage.conversations import Conversation, get_conversation
 from storage.database import Database, Transaction
+from storage.errors import StoreBusy
 from storage.ledger import Turn, heartbeat, note_person_told, reserve, settle
 from storage.settings import Value, settings_of
 from storage.transcript import (
@@ -23,6 +24,7 @@ from storage.transcript import (
 from swarm.sampling import SamplingParams
 
 HOLD_MS = 120_000
+END_AGAIN_S = (1.0, 5.0, 20.0)
 SAMPLED = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
 
 
@@ -83,8 +85,8 @@ class Books:
         return await self.store.read(_path_before, said)
 
     async def reread(self, said: Said) -> Said:
-        """The turn as it is now."""
-        again = await self.store.read(get_turn, said.question.turn_id)
+        """The turn as it is now, whatever is being written to it."""
+        again = await self.store.write(get_turn, said.question.turn_id)
         return said if again is None else again
 
     async def begin(self, said: Said, context: Context, model: str) -> int:
@@ -130,7 +132,12 @@ class Books:
             settle(connection, turn_id, self._cost(progress), now_ms)
             end(connection, turn_id, state, now_ms, progress if progress.answer_ids else None)
 
-        await self.store.write(ended)
+        for wait_s in END_AGAIN_S:
+            try:
+                return await self.store.write(ended)
+            except StoreBusy:
+                await self._clock.sleep(wait_s)
+        return await self.store.write(ended)
 
     async def delivered(self, said: Said) -> None:
         """All of a turn is to be seen."""
@@ -157,7 +164,7 @@ def _settings(connection: Transaction, said: Said) -> tuple[Conversation, dict[s
 
 
 def _path_before(connection: Transaction, said: Said) -> list[Said]:
-    if said.parent_id is not None:
+    if said.parent_id is not None or said.is_retry:
         return path_to(connection, said.parent_id)
     conversation = get_conversation(connection, said.question.conversation_id)
     return path_to(connection, conversation.head_id if conversation is not None else None)

@@ -12,6 +12,8 @@ from storage.transcript import Said
 from swarm.errors import ContextTooLong, LocalProtocolError
 
 LEAST_ROOM_TOKENS = 16
+SPARE_SHARE = 4
+"""If turns must go, so many go that a fourth is free: else the next turn would be told everything anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,16 @@ def plan_context(brain: Brain, system: str, path: Sequence[Said], prompt: str, w
     before = path[-1].progress.num_dropped if path else 0
     for num_dropped in range(before, len(path) + 1):
         is_more = num_dropped > before
+        if num_dropped < len(path) and not path[num_dropped].question.prompt:
+            continue  # it goes on with an answer that would be gone
         messages = _messages(system, path[num_dropped:], prompt)
         held = [] if is_more or num_dropped == len(path) else held_ids(path)
         ids = brain.encode(messages, held)
         room_tokens = wanted_tokens if limit is None else limit - len(ids)
-        if room_tokens >= wanted_tokens:
+        spare = limit // SPARE_SHARE if is_more and limit is not None and num_dropped < len(path) else 0
+        if room_tokens >= wanted_tokens + spare:
             break
-    if room_tokens < LEAST_ROOM_TOKENS:
+    if room_tokens < min(LEAST_ROOM_TOKENS, wanted_tokens):
         raise ContextTooLong(f"{len(ids)} tokens are too many for a model that takes {limit}")
     num_held = len(held) if ids[: len(held)] == held else 0
     new_tokens = len(ids) - num_held if num_held or not path else len(brain.encode(messages[-1:]))
@@ -68,7 +73,7 @@ def resume_context(brain: Brain, path: Sequence[Said], wanted_tokens: int) -> Co
     if not held:
         raise LocalProtocolError("there is no answer to go on with")
     room = wanted_tokens if brain.max_tokens is None else min(wanted_tokens, brain.max_tokens - len(held))
-    if room < LEAST_ROOM_TOKENS:
+    if room < min(LEAST_ROOM_TOKENS, wanted_tokens):
         raise ContextTooLong(
             f"the conversation has {len(held)} tokens, and the model takes {brain.max_tokens}"
         )

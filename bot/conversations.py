@@ -86,6 +86,9 @@ def _after(connection: Transaction, asker: Asker, turn_id: str, now_ms: int) -> 
     if said is None:
         return Found(begin(connection, asker, now_ms))
     conversation = get_conversation(connection, said.question.conversation_id)
+    if conversation is not None and not said.progress.answer_ids:  # there is nothing to fork behind
+        make_current(connection, conversation.conversation_id, now_ms)
+        return Found(conversation)
     if conversation is not None and _is_last(conversation, said.state, turn_id):
         make_current(connection, conversation.conversation_id, now_ms)
         return Found(conversation)

@@ -77,7 +77,9 @@ class Display:
         self._store = store
         self._clock = clock
         self._draft = _Draft()
-        self._shown: list[_Shown] = []
+        self._shown: dict[int, _Shown] = {}
+        self._tried: set[int] = set()
+        """Parts that were sent: the platform may have them, as they were then, though it has not said so."""
         self._num_failures = 0
 
     @property
@@ -88,15 +90,16 @@ class Display:
     async def recall(self) -> None:
         """After a restart: find the messages that were sent before."""
         sent = await self._store.read(deliveries_of, self._turn_id)
-        unsure = {each.key: each for each in sent if each.message_id is None}
-        found = (
-            await self._port.find(self._origin.where, self._origin.event_id, list(unsure)) if unsure else {}
-        )
+        self._tried |= {each.part for each in sent}
         for each in sent:
-            message_id = each.message_id or found.get(each.key)
-            if message_id is not None:
-                self._shown.append(_Shown(each.part, message_id))
-                await self._note(each.part, message_id)
+            if each.message_id is not None:
+                self._shown[each.part] = _Shown(each.part, each.message_id)
+        unsure = {each.key: each.part for each in sent if each.message_id is None}
+        if unsure:
+            found = await self._port.find(self._origin.where, self._origin.event_id, list(unsure))
+            for key, message_id in found.items():
+                self._shown[unsure[key]] = _Shown(unsure[key], message_id)
+                await self._note(unsure[key], message_id)
 
     def update(self, text: str) -> None:
         """There is more text now."""
@@ -146,9 +149,9 @@ class Display:
         posts = self._final_posts(text, footer, controls)
         for part, post in enumerate(posts):
             await self._insist(partial(self._put, pacer, stream, Priority.FINAL, part, post))
-        for shown in self._shown[len(posts) :]:
-            await self._insist(partial(self._take_away, pacer, stream, shown))
-        del self._shown[len(posts) :]
+        for part in [part for part in self._shown if part >= len(posts)]:
+            await self._insist(partial(self._take_away, pacer, stream, self._shown[part]))
+            del self._shown[part]
 
     async def _stream_forever(self, port: Streams) -> None:
         while True:
@@ -206,11 +209,13 @@ class Display:
         self, pacer: Pacer, stream: Stream | None, priority: Priority, part: int, post: Post
     ) -> None:
         """Let message number `part` be `post`."""
-        shown = self._shown[part] if part < len(self._shown) else None
-        if shown is not None and shown.post == post:
-            return
+        shown = self._shown.get(part)
         if shown is None:
-            self._shown.append(_Shown(part, await self._send(pacer, stream, priority, part, post), post))
+            was_tried = part in self._tried
+            self._tried.add(part)
+            message_id = await self._send(pacer, stream, priority, part, post)
+            shown = self._shown[part] = _Shown(part, message_id, None if was_tried else post)
+        if shown.post == post:
             return
         try:
             await pacer.send(

@@ -8,6 +8,7 @@ FOOTERS: dict[State, str] = {
     "length": "(the length limit was reached: `continue` goes on)",
     "interrupted": "(I was restarted: `continue` goes on)",
 }
+SILENT = "(I was restarted before I had said anything: please ask again)"
 CONTROLS: dict[State, tuple[str, ...]] = {
     "done": ("retry",),
     "stopped": ("retry", "continue"),
@@ -17,3 +18,13 @@ CONTROLS: dict[State, tuple[str, ...]] = {
 }
 WHILE_WRITTEN = ("stop",)
 """What readers may do about an answer that has not ended."""
+
+
+def controls_after(state: State, *, has_text: bool) -> tuple[str, ...]:
+    """What readers may do about an answer; nothing can be gone on with that has not begun."""
+    return tuple(name for name in CONTROLS.get(state, ()) if has_text or name != "continue")
+
+
+def footer_of(state: State, *, has_text: bool) -> str:
+    """What is said below an answer."""
+    return SILENT if state == "interrupted" and not has_text else FOOTERS.get(state, "")

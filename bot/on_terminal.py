@@ -1,5 +1,6 @@
 """A room in the terminal: answers on standard output as they are written, all else on standard error."""
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ PREFIX = "/"
 HERE = Where(PLATFORM, "room", "direct")
 PERSON = Author("you", "you", is_moderator=True)
 UNLIMITED = 1_000_000
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What would move the cursor, colour the screen or change its title: a model may say anything."""
 
 
 class Terminal:
@@ -56,6 +59,7 @@ class Terminal:
     def stream(self, turn_id: str, text: str) -> None:
         if turn_id != self._turn_id:
             self._turn_id, self._written = turn_id, ""
+        text = _CONTROL.sub("", text)
         if text.startswith(self._written):
             sys.stdout.write(text[len(self._written) :])
             sys.stdout.flush()

@@ -123,7 +123,7 @@ class Reception:
             return
         outcome = await self._enqueue(accepted.said)
         if outcome in REFUSALS:
-            await self._desk.store.write(_refuse, accepted.said, self._desk.clock.now_ms())
+            await self._desk.store.write(refuse, accepted.said, self._desk.clock.now_ms())
             await _tell(port, inbound, REFUSALS[outcome])
 
     async def _tell_place(self, inbound: Inbound, port: Outbound) -> None:
@@ -196,7 +196,8 @@ def queue_turn(  # one place makes turns, whoever asks for them
     return turn_id
 
 
-def _refuse(connection: Transaction, said: Said, now_ms: int) -> None:
+def refuse(connection: Transaction, said: Said, now_ms: int) -> None:
+    """A turn was queued for which there is no room: end it, its person being told."""
     end(connection, said.question.turn_id, "failed", now_ms)
     note_delivered(connection, said.question.turn_id, now_ms)
 

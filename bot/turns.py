@@ -7,27 +7,28 @@ stops it, and whatever fails, partial text is kept and paid for as far as it is 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 
 import msgspec
 
-from bot.bookkeeping import Books, Wishes
-from bot.brain import Brain, Event, Request, Writing
+from bot.bookkeeping import Books
+from bot.brain import Brain, Event, Request
 from bot.clock import Clock
 from bot.context import Context, plan_context, resume_context
 from bot.display import Display
-from bot.endings import CONTROLS, FOOTERS, STATES
+from bot.endings import STATES, controls_after, footer_of
 from bot.outbound import Outbound
 from bot.pacing import Stream
-from bot.rendering.thinking import without_thoughts
 from bot.troubles import Trouble, trouble_of
+from bot.turn_run import Gate, Run
 from bot.words import Origin, Refused, SendError
 from storage.errors import StorageError
-from storage.transcript import Progress, Said, State
+from storage.transcript import Said, State
 from swarm.background import running, running_group
-from swarm.errors import MurmurError
+from swarm.errors import MurmurError, SwarmError
 
 logger = logging.getLogger(__name__)
 
@@ -40,54 +41,6 @@ TOLD_QUEUE_S = 2.0
 LOOK_S = 0.2
 
 
-@dataclass(slots=True)
-class _Run:
-    """A turn that runs, and what it has come to."""
-
-    said: Said
-    origin: Origin
-    port: Outbound
-    display: Display
-    wishes: Wishes
-    context: Context | None = None
-    writing: Writing | None = None
-    task: "asyncio.Task[None] | None" = None
-    notes: list[str] = field(default_factory=list)
-    is_stopped: bool = False
-    must_begin_again: bool = False
-
-    @property
-    def turn_id(self) -> str:
-        return self.said.question.turn_id
-
-    def shown(self, text: str) -> str:
-        """What readers see of an answer."""
-        return text if self.wishes.shows_thoughts else without_thoughts(text)
-
-    def progress(self) -> Progress:
-        """What the transcript keeps: nothing, if nothing was written."""
-        context, writing = self.context, self.writing
-        if context is None or writing is None or not writing.text:
-            return Progress()
-        return Progress(
-            writing.text,
-            context.prompt_ids,
-            list(writing.ids),
-            is_anew=context.is_anew,
-            num_dropped=context.num_dropped,
-            prefill_tokens=context.new_tokens,
-            new_tokens=len(writing.ids),
-        )
-
-
-class Gate:
-    """Where a turn waits until it may run. `num_ahead` tells how many run before it."""
-
-    def __init__(self, num_ahead: Callable[[], int]) -> None:
-        self.opened = asyncio.Event()
-        self.num_ahead = num_ahead
-
-
 class TurnRunner:
     """Runs turns, each when its time has come."""
 
@@ -96,22 +49,18 @@ class TurnRunner:
         self._brain = brain
         self._ports = ports
         self._clock = clock
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
 
-    def stop(self, turn_id: str) -> bool:
-        """End the answer that is being written; False if there is none."""
+    def stop(self, turn_id: str) -> None:
+        """End the answer that is being written; its gate is stopped already."""
         run = self._runs.get(turn_id)
-        if run is None:
-            return False
-        run.is_stopped = True
-        if run.task is not None:
+        if run is not None and run.task is not None:
             run.task.cancel()
-        return True
 
     def can_begin_again(self, turn_id: str) -> bool:
         """The question may still grow: nothing of its answer is to be seen."""
         run = self._runs.get(turn_id)
-        return run is None or not (run.display.is_visible or run.is_stopped)
+        return run is None or not (run.display.is_visible or run.is_stopped or run.is_closing)
 
     def begin_again(self, turn_id: str) -> None:
         """The question has grown: answer it anew."""
@@ -128,10 +77,11 @@ class TurnRunner:
     async def run(self, said: Said, gate: Gate) -> None:
         """Answer, and show it. Whatever happens, the turn has ended then and its reader knows it."""
         run = await self._open(said)
+        run.gate = gate
         self._runs[run.turn_id] = run
         try:
-            pacer = run.port.pacer(run.origin.where)
-            async with pacer.stream() as stream:
+            await self._recall(run)
+            async with run.port.pacer(run.origin.where).stream() as stream:
                 state, footer = await self._answer(run, stream, gate)
                 await self._books.end(run.said, state, run.progress())
                 if run.progress().answer and (notice := await self._books.first_notice(run.said)):
@@ -143,32 +93,36 @@ class TurnRunner:
     async def deliver(self, said: Said) -> None:
         """Show what a turn had come to that ended when we did not run, or whose end was not seen."""
         run = await self._open(said)
-        footer = FOOTERS.get(said.state, "")
+        footer = footer_of(said.state, has_text=bool(said.progress.answer))
         if said.state == "failed" and not said.progress.answer:
             footer = "Something went wrong here; please ask again."
+        await self._recall(run)
+        await self._show(run, None, said.state, footer, said.progress.answer)
+
+    async def _recall(self, run: Run) -> None:
+        """Find what was shown of a turn before a restart, so that it is not shown twice."""
         try:
             await run.display.recall()
         except SendError as error:
             logger.warning("turn %s: what was shown of it is not known: %s", run.turn_id, error)
-        await self._show(run, None, said.state, footer, said.progress.answer)
 
     # --- one answer --------------------------------------------------------------------------------------
 
-    async def _open(self, said: Said) -> _Run:
+    async def _open(self, said: Said) -> Run:
         origin = self.origin_of(said)
         port = self._ports[origin.where.platform]
         place_id, wishes = await self._books.place_and_wishes(said, origin.temperature)
         display = Display(
             said.question.turn_id, place_id, origin, port, store=self._books.store, clock=self._clock
         )
-        return _Run(said, origin, port, display, wishes)
+        return Run(said, origin, port, display, wishes)
 
-    async def _answer(self, run: _Run, stream: Stream, gate: Gate) -> tuple[State, str]:
+    async def _answer(self, run: Run, stream: Stream, gate: Gate) -> tuple[State, str]:
         """Write the answer; returns how it ended, and what to say below it."""
         try:
             async with running(self._preview(run, stream)):
                 await self._wait(run, gate)
-                async with running(self._type_forever(run)):
+                async with running(self._type_forever(run), self._keep_forever(run)):
                     return await self._write(run)
         except (MurmurError, StorageError) as error:
             trouble = await self._trouble(run, error)
@@ -178,7 +132,7 @@ class TurnRunner:
             logger.exception("turn %s failed: %s", run.turn_id, trouble.sentence)
             return "failed", trouble.sentence
 
-    async def _wait(self, run: _Run, gate: Gate) -> None:
+    async def _wait(self, run: Run, gate: Gate) -> None:
         """Wait for its turn; whoever waits for long sees how many are ahead."""
         since_s, told = self._clock.now_s(), ""
         while not gate.opened.is_set() and not run.is_stopped:
@@ -189,31 +143,39 @@ class TurnRunner:
                 run.display.update_notice(notice)
         run.display.update_notice("")
 
-    async def _write(self, run: _Run) -> tuple[State, str]:
-        if run.is_stopped:
-            return "stopped", FOOTERS["stopped"]
+    async def _write(self, run: Run) -> tuple[State, str]:
+        """Try until it is written, stopped, or hopeless; begin again if the question has grown."""
         deadline_s = self._clock.now_s() + PATIENCE_S
-        while True:
-            run.must_begin_again = False
+        while not run.is_stopped:
+            run.must_begin_again, run.is_closing = False, False
             run.said = await self._books.reread(run.said)
             try:
                 await self._plan(run)
                 await self._write_once(run)
-            except MurmurError as error:
-                trouble = await self._trouble(run, error)
-                has_text = run.writing is not None and bool(run.writing.text)
-                if not trouble.may_pass or has_text or self._clock.now_s() > deadline_s:
-                    raise
-                run.display.update_notice(trouble.sentence)
-                await self._clock.sleep(RETRY_S)
+            except SwarmError as error:
+                await self._wait_out(run, error, deadline_s)
                 continue
-            if run.must_begin_again and not run.is_stopped:
-                continue
-            finish = run.writing.finish if run.writing is not None else ""
-            state: State = "stopped" if run.is_stopped else STATES.get(finish, "done")
-            return state, FOOTERS.get(state, "")
+            run.is_closing = not run.must_begin_again
+            asked = await self._books.reread(run.said)
+            if run.is_closing and asked.question.prompt == run.said.question.prompt:
+                break
+        has_text = run.writing is not None and bool(run.writing.text)
+        finish = run.writing.finish if run.writing is not None else ""
+        state: State = "stopped" if run.is_stopped else STATES.get(finish, "done")
+        return state, footer_of(state, has_text=has_text)
 
-    async def _plan(self, run: _Run) -> None:
+    async def _wait_out(self, run: Run, error: SwarmError, deadline_s: float) -> None:
+        """Wait a moment for what may pass, and tell why. Raises `error` if it will not, or not in time."""
+        trouble = await self._trouble(run, error)
+        has_text = run.writing is not None and bool(run.writing.text)
+        if not trouble.may_pass or has_text or self._clock.now_s() > deadline_s:
+            raise error
+        run.display.update_notice(trouble.sentence)
+        for _ in range(round(RETRY_S / LOOK_S)):
+            if not run.is_stopped:
+                await self._clock.sleep(LOOK_S)
+
+    async def _plan(self, run: Run) -> None:
         """Read what was said before, decide what the model is told, and reserve what that may cost."""
         path = await self._books.path_before(run.said)
         context = await asyncio.to_thread(self._context, run, path)
@@ -222,56 +184,55 @@ class TurnRunner:
         granted = await self._books.begin(run.said, context, self._brain.name)
         run.context, run.writing = replace(context, room_tokens=granted), None
 
-    def _context(self, run: _Run, path: list[Said]) -> Context:
+    def _context(self, run: Run, path: list[Said]) -> Context:
         """What the model is told; without a question it goes on with its last answer."""
         wanted, prompt = run.wishes.params.max_new_tokens, run.said.question.prompt
         if prompt:
             return plan_context(self._brain, run.wishes.system, path, prompt, wanted)
         return resume_context(self._brain, path, wanted)
 
-    async def _write_once(self, run: _Run) -> None:
-        """Have the answer written until it is finished, or somebody stops it."""
+    async def _write_once(self, run: Run) -> None:
+        """Have the answer written until it is finished, or somebody stops it, be it before its first word."""
+        async with running_group() as group:
+            run.task = group.create_task(self._compose(run))
+            if run.is_stopped or run.must_begin_again:
+                run.task.cancel()
+            try:
+                await asyncio.wait([run.task])
+            finally:
+                run.task = None
+
+    async def _compose(self, run: Run) -> None:
         context = run.context
         assert context is not None
         params = replace(run.wishes.params, max_new_tokens=context.room_tokens)
         request = Request(run.said.question.conversation_id, context.ids, params)
-        async with (
-            self._brain.write(request, lambda event: self._note(run, event)) as run.writing,
-            running(self._keep_forever(run)),
-            running_group() as group,
-        ):
-            run.task = group.create_task(self._consume(run, run.writing))
-            if run.is_stopped or run.must_begin_again:
-                run.task.cancel()
-            await asyncio.wait([run.task])
-            run.task = None
-
-    async def _consume(self, run: _Run, writing: Writing) -> None:
-        """Let the reader see what is written, until it is all, or we are told to stop."""
         with suppress(asyncio.CancelledError):
-            async for _ in writing:
-                run.display.update(run.shown(writing.text))
+            async with self._brain.write(request, partial(self._note, run)) as writing:
+                run.writing = writing
+                async for _ in writing:
+                    run.display.update(run.shown(writing.text))
 
     # --- beside it -----------------------------------------------------------------------------------------
 
-    async def _keep_forever(self, run: _Run) -> None:
+    async def _keep_forever(self, run: Run) -> None:
         """Keep what it has come to, so that little is lost if we die."""
         while True:
             await self._clock.sleep(HEARTBEAT_S)
             if not await self._books.keep(run.said, run.progress()):
                 logger.warning("turn %s has lost its hold", run.turn_id)
 
-    async def _preview(self, run: _Run, stream: Stream) -> None:
+    async def _preview(self, run: Run, stream: Stream) -> None:
         if run.wishes.is_streamed:
             await run.display.preview_forever(run.port.pacer(run.origin.where), stream)
 
-    async def _type_forever(self, run: _Run) -> None:
+    async def _type_forever(self, run: Run) -> None:
         while True:
             with suppress(SendError):
                 await run.port.typing(run.origin.where)
             await self._clock.sleep(TYPING_S)
 
-    def _note(self, run: _Run, event: Event) -> None:
+    def _note(self, run: Run, event: Event) -> None:
         if event.kind == "recovered" and event.pause_s > TOLD_PAUSE_S:
             run.notes.append(f"(a server was lost; I went on after {event.pause_s:.0f} s)")
         elif event.kind == "restoring":
@@ -279,19 +240,18 @@ class TurnRunner:
         elif event.kind == "busy":
             run.display.update_notice("(all servers are full: waiting for room)")
 
-    async def _trouble(self, run: _Run, error: Exception) -> Trouble:
+    async def _trouble(self, run: Run, error: Exception) -> Trouble:
         return trouble_of(error, secrets.token_hex(4), await self._books.next_grant(run.said))
 
     async def _show(
-        self, run: _Run, stream: Stream | None, state: State, footer: str, text: str | None = None
+        self, run: Run, stream: Stream | None, state: State, footer: str, text: str | None = None
     ) -> None:
         written = (run.writing.text if run.writing is not None else "") if text is None else text
         written = run.shown(written)
         notes = "\n".join([*run.notes, *([footer] if footer else [])])
+        controls = controls_after(state, has_text=bool(written))
         try:
-            await run.display.finish(
-                run.port.pacer(run.origin.where), stream, written, notes, CONTROLS.get(state, ())
-            )
+            await run.display.finish(run.port.pacer(run.origin.where), stream, written, notes, controls)
         except Refused as error:
             logger.warning("turn %s may not be shown: %s", run.turn_id, error)
         except SendError as error:

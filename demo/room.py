@@ -22,8 +22,10 @@ from bot.sessions.brain import open_brain
 from demo.frozen import end_if_frozen
 from demo.private_swarm import PrivateSwarm, Service
 from demo.watched_brain import WatchedBrain
+from storage.amounts import Rates
 from storage.database import open_database
 from storage.hash_key import load_hash_key
+from storage.rate import Rate
 from swarm.background import RunningGroup, running_group
 from swarm.client import SwarmModel
 from swarm.generate import Generation
@@ -34,7 +36,11 @@ from swarm.say import say
 from swarm.wire.blocks import PeerId
 
 FAIL_AT_TOKEN = 6
-RULES = Rules(wishes=Wishes(SamplingParams(temperature=0.0, max_new_tokens=200)))
+RULES = Rules(
+    rates=Rates(daily_grant=10**9, balance_cap=10**9),
+    rate=Rate(burst=1000, interval_ms=1),  # it is the person's own machine
+    wishes=Wishes(SamplingParams(temperature=0.0, max_new_tokens=200)),
+)
 OWN_COMMANDS = {"servers": "Who answers, and how to end one of them", "quit": "Leave (or Ctrl-D)"}
 HINT = "Ctrl-C stops an answer. You may also end a server yourself, for example with `kill -9`, and go on."
 

@@ -6,7 +6,7 @@ before, so a turn may belong to the path of a conversation that did not begin it
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, Select, select, union, update
+from sqlalchemy import Connection, Row, Select, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from storage.schema import conversation, delivery, place, turn
@@ -118,7 +118,9 @@ def turn_behind(connection: Connection, place_id: int, message_id: str) -> str |
         .join(conversation)
         .where(conversation.c.place_id == place_id, turn.c.event_id == message_id)
     )
-    found: str | None = connection.scalar(union(shown, asked).limit(1))
+    found: str | None = connection.scalar(shown.limit(1))
+    if found is None:
+        found = connection.scalar(asked.order_by(turn.c.asked_at.desc()).limit(1))
     return found
 
 

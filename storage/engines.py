@@ -34,12 +34,13 @@ def _engine(path: Path, *, num_connections: int) -> Engine:
         pool_size=num_connections,
         max_overflow=0,
         connect_args={"check_same_thread": False},
+        hide_parameters=True,  # errors are logged, and what people write is not
     )
 
 
 def migrating_engine(path: Path) -> Engine:
     """For alembic alone: rebuilding a parent table with foreign keys on would empty its children."""
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, hide_parameters=True)
     _set_up(engine, "BEGIN IMMEDIATE", foreign_keys="OFF", query_only="OFF")
     return engine
 

@@ -102,11 +102,9 @@ def reserve(
 ) -> Reservation:
     """Hold what `turn` may cost at most, or as much as is left. Raises QuotaExceeded if that is too little.
 
-    A turn that has its hold already gets it again.
+    A turn that has a hold already gets another in its place.
     """
-    held = connection.scalar(select(hold.c.amount).where(hold.c.turn_id == turn.turn_id))
-    if held is not None:
-        return Reservation(held, _new_tokens_of(rates, held, turn))
+    _release(connection, turn.turn_id)
     available = _available(connection, account_id)
     new_tokens = affordable_tokens(
         rates, available, prefill_tokens=turn.prefill_tokens, max_new_tokens=turn.max_new_tokens
@@ -122,6 +120,17 @@ def reserve(
     )
     connection.execute(update(account).where(account.c.id == account_id).values(held=account.c.held + amount))
     return Reservation(amount, new_tokens)
+
+
+def _release(connection: Connection, turn_id: str) -> None:
+    """Give a hold back, if there is one."""
+    row = connection.execute(
+        delete(hold).where(hold.c.turn_id == turn_id).returning(hold.c.account_id, hold.c.amount)
+    ).one_or_none()
+    if row is not None:
+        connection.execute(
+            update(account).where(account.c.id == row.account_id).values(held=account.c.held - row.amount)
+        )
 
 
 def heartbeat(connection: Connection, turn_id: str, spent: int, expires_ms: int) -> bool:
@@ -249,7 +258,3 @@ def _settle_all(connection: Connection, which: Select[str, int], now_ms: int) ->
     for turn_id, spent in rows:
         settle(connection, turn_id, spent, now_ms)
     return [turn_id for turn_id, _ in rows]
-
-
-def _new_tokens_of(rates: Rates, amount: int, turn: Turn) -> int:
-    return amount - charge(rates, new_tokens=1, prefill_tokens=turn.prefill_tokens) + 1

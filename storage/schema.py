@@ -129,6 +129,7 @@ turn = Table(
     Column("answer_ids", LargeBinary),
     Column("state", Text, nullable=False),
     Column("model", Text),
+    Column("is_retry", Boolean, nullable=False, server_default="0"),
     Column("num_dropped", Integer, nullable=False, server_default="0"),
     Column("is_anew", Boolean, nullable=False, server_default="0"),
     Column("prefill_tokens", Integer, nullable=False, server_default="0"),
@@ -144,7 +145,8 @@ turn = Table(
 )
 """A prompt and the answer to it. Ids are what the session was really told, see token_ids.py: since the answer
 before, or, if it was begun anew, from the start. `num_dropped` turns of the path did not fit any more. Only
-the bot reads `origin`: who asked, and where. `delivered_at` is set when all of the answer is to be seen."""
+the bot reads `origin`: who asked, and where. `delivered_at` is set when all of the answer is to be seen.
+What `is_retry` follows what it was told to, all else what was said last when it starts."""
 
 delivery = Table(
     "delivery",

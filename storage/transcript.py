@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
-from sqlalchemy import CTE, ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import CTE, ColumnElement, Connection, case, delete, func, insert, select, update
 
 from storage.conversations import move_head
 from storage.schema import conversation, turn
@@ -28,6 +28,13 @@ class Question:
     event_id: str | None = None
     origin: bytes = b""
     """Whatever the bot needs to answer where it was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a turn is to stand, if not behind what was said last: another try, after `parent_id`."""
+
+    parent_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +65,10 @@ class Said:
     asked_ms: int
     ended_ms: int | None
     model: str | None = None
+    is_retry: bool = False
 
 
-def ask(connection: Connection, question: Question, now_ms: int) -> None:
+def ask(connection: Connection, question: Question, now_ms: int, retry: Place | None = None) -> None:
     """Queue a turn; its conversation is used now. Raises IntegrityError if there is one of that id."""
     connection.execute(
         update(conversation)
@@ -77,6 +85,8 @@ def ask(connection: Connection, question: Question, now_ms: int) -> None:
             prompt=question.prompt,
             state="queued",
             asked_at=now_ms,
+            is_retry=retry is not None,
+            parent_id=None if retry is None else retry.parent_id,
         )
     )
 
@@ -96,7 +106,7 @@ def start(connection: Connection, turn_id: str, model: str, now_ms: int) -> bool
         state="running",
         model=model,
         started_at=now_ms,
-        parent_id=head.scalar_subquery(),
+        parent_id=case((turn.c.is_retry, turn.c.parent_id), else_=head.scalar_subquery()),
     )
 
 
@@ -145,6 +155,18 @@ def last_asked(connection: Connection, conversation_id: int, account_id: int, si
     which = (turn.c.conversation_id == conversation_id) & (turn.c.account_id == account_id)
     recent = _said(connection, which & turn.c.state.in_(OPEN) & (turn.c.asked_at >= since_ms))
     return recent[-1] if recent else None
+
+
+def newest_turn(connection: Connection, conversation_id: int) -> Said | None:
+    """What was asked last in a conversation, whatever became of it."""
+    found = _said(connection, turn.c.conversation_id == conversation_id)
+    return found[-1] if found else None
+
+
+def has_open_turns(connection: Connection, conversation_id: int) -> bool:
+    """Something is being answered in a conversation, or waits for it."""
+    which = (turn.c.conversation_id == conversation_id) & turn.c.state.in_(OPEN)
+    return connection.execute(select(turn.c.id).where(which).limit(1)).first() is not None
 
 
 def get_turn(connection: Connection, turn_id: str) -> Said | None:
@@ -247,6 +269,7 @@ def _said(connection: Connection, which: ColumnElement[bool]) -> list[Said]:
             row.asked_at,
             row.ended_at,
             row.model,
+            row.is_retry,
         )
         for row in rows
     ]

@@ -24,6 +24,9 @@ def turn_ids(tokenizer: Tokenizer, messages: Sequence[Message], told: Sequence[i
     before = tokenizer.encode_chat(messages[:-1], add_generation_prompt=False)
     if rendered[: len(before)] != before:
         return rendered
+    first = tokenizer.encode_chat(_up_to_first_question(messages))
+    if list(told[: len(first)]) != first:  # it was told other instructions
+        return rendered
     held = list(told)
     end = _last_end(before, tokenizer)
     if end is None:
@@ -31,6 +34,11 @@ def turn_ids(tokenizer: Tokenizer, messages: Sequence[Message], told: Sequence[i
     if held[-1] not in tokenizer.eos_ids:
         held.append(before[end])
     return held + before[end + 1 :] + rendered[len(before) :]
+
+
+def _up_to_first_question(messages: Sequence[Message]) -> Sequence[Message]:
+    roles = [message["role"] for message in messages]
+    return messages[: roles.index("user") + 1] if "user" in roles else messages
 
 
 def _last_end(ids: Sequence[int], tokenizer: Tokenizer) -> int | None:

@@ -10,7 +10,6 @@ from bot.conversations import Asker
 from bot.outbound import Outbound
 from bot.reception import Desk
 from bot.turn_queue import TurnQueue
-from bot.turns import TurnRunner
 from bot.words import Inbound
 from storage.transcript import Said
 
@@ -26,7 +25,7 @@ class CommandDesk:
     brain: Brain
     ports: Mapping[str, Outbound]
     queue: TurnQueue
-    runner: TurnRunner
+    stop: Callable[[str], None]
     enqueue: Callable[[Said], Awaitable[str]]
 
 

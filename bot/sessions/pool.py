@@ -7,7 +7,7 @@ persona's instructions: it is forked from there.
 
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -15,6 +15,7 @@ from bot.brain import Event
 from bot.clock import Clock
 from bot.sessions.holder import Holder
 from storage.database import Database
+from storage.errors import StorageError
 from storage.live_sessions import LiveSession, drop_session, keep_session, kept_session
 from swarm.background import RunningGroup, finish
 from swarm.client import SwarmModel
@@ -68,8 +69,8 @@ class SessionPool:
         self, conversation_id: int, ids: Sequence[int], on_event: Callable[[Event], None]
     ) -> AsyncIterator[InferenceSession]:
         """The conversation's session, for a turn that tells it `ids` in all. Raises SwarmError."""
-        holder = self._holders.get(conversation_id) or await self._open(conversation_id, ids, on_event)
-        async with holder.lock:
+        async with AsyncExitStack() as stack:
+            holder = await self._locked(stack, conversation_id, ids, on_event)
             session = await self._opened(conversation_id, holder)
             session.on_notice = lambda notice: _pass_on(notice, on_event)
             try:
@@ -82,6 +83,21 @@ class SessionPool:
                 holder.last_used_s = self._clock.now_s()
                 if holder.session is not None:
                     await finish(self._keep(conversation_id, holder.session), KEEP_S)
+
+    async def _locked(
+        self,
+        stack: AsyncExitStack,
+        conversation_id: int,
+        ids: Sequence[int],
+        on_event: Callable[[Event], None],
+    ) -> Holder:
+        """The conversation's holder, ours until `stack` ends: while we waited it may have been put away."""
+        while True:
+            holder = self._holders.get(conversation_id) or await self._open(conversation_id, ids, on_event)
+            await stack.enter_async_context(holder.lock)
+            if self._holders.get(conversation_id) is holder:
+                return holder
+            await stack.aclose()
 
     async def forget(self, conversation_id: int) -> None:
         """Close a conversation's session, here and on its servers: what it knows is not to be kept."""
@@ -104,7 +120,7 @@ class SessionPool:
         while True:
             await self._clock.sleep(LOOK_S)
             since_s = self._clock.now_s() - self._limits.idle_s
-            for key, holder in list(self._holders.items()):
+            for key, holder in tuple(self._holders.items()):
                 if isinstance(key, int) and holder.is_idle and holder.last_used_s < since_s:
                     await self._put_away(key)
 
@@ -136,7 +152,9 @@ class SessionPool:
     def _attached(
         self, conversation_id: int, kept: LiveSession
     ) -> AbstractAsyncContextManager[InferenceSession]:
-        return self._model.session(ticket=kept.ticket, ids=kept.ids, save_ticket=self._saver(conversation_id))
+        return self._model.session(
+            ticket=kept.ticket, ids=kept.ids, save_ticket=self._saver(conversation_id, kept.ids)
+        )
 
     async def _is_attached(self, conversation_id: int, holder: Holder) -> bool:
         """Tell whether a ticket fits; one that does not is thrown away: all is told anew then."""
@@ -146,6 +164,9 @@ class SessionPool:
             logger.warning("conversation %s cannot be attached to: %s", conversation_id, error)
             await self._drop(conversation_id)
             return False
+        except Exception:
+            self._holders.pop(conversation_id, None)
+            raise
         return True
 
     def _forked(
@@ -160,7 +181,7 @@ class SessionPool:
         shared, parent = max(known, key=lambda each: each[0], default=(0, None))
         if parent is None or shared < LEAST_SHARED_TOKENS:
             return None
-        return parent.fork(shared, save_ticket=self._saver(conversation_id))
+        return parent.fork(shared, save_ticket=self._saver(conversation_id, ids[:shared]))
 
     def _hold(self, key: Hashable, opening: AbstractAsyncContextManager[InferenceSession]) -> Holder:
         holder = self._holders[key] = Holder(self._clock.now_s())
@@ -170,26 +191,30 @@ class SessionPool:
     async def _opened(self, key: Hashable, holder: Holder) -> InferenceSession:
         try:
             return await holder.opened()
-        except SwarmError:
+        except Exception:
             self._holders.pop(key, None)
             raise
 
     # --- keeping ---------------------------------------------------------------------------------------
 
-    def _saver(self, conversation_id: int) -> Callable[[bytes], None]:
-        """Writes a ticket down before its epoch is used."""
+    def _saver(self, conversation_id: int, known: Sequence[int] = ()) -> Callable[[bytes], None]:
+        """Writes a ticket down before its epoch is used; `known` are the ids before the session is open."""
 
         def save(ticket: bytes) -> None:
             holder = self._holders.get(conversation_id)
             session = holder.session if holder is not None else None
-            ids = session.ids if session is not None else []
+            ids = session.ids if session is not None else known
             self._store.write_now(keep_session, self._live(conversation_id, ticket, ids))
 
         return save
 
     async def _keep(self, conversation_id: int, session: InferenceSession) -> None:
+        """Note the newest ticket. Without it only time is lost."""
         live = self._live(conversation_id, session.ticket(), session.ids)
-        await self._store.write(keep_session, live)
+        try:
+            await self._store.write(keep_session, live)
+        except StorageError as error:
+            logger.warning("the ticket of conversation %s is not kept: %s", conversation_id, error)
 
     def _live(self, conversation_id: int, ticket: bytes, ids: Sequence[int]) -> LiveSession:
         until_ms = self._clock.now_ms() + self._limits.lease_ms

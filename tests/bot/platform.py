@@ -12,7 +12,7 @@ from bot.clock import Clock
 from bot.pacer import Pacer
 from bot.pacing import ChannelPace
 from bot.rendering.splitting import utf16_units
-from bot.words import Author, Call, Inbound, Limits, Post, SendError, Where
+from bot.words import Author, Call, Inbound, Limits, Post, SendError, Unreachable, Where
 from storage.inbox import Event as Kept
 
 END = 1
@@ -31,6 +31,10 @@ class Shown:
     post: Post
     history: list[str] = field(default_factory=list)
     is_gone: bool = False
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        self.key = self.post.key
 
 
 class FakePort:
@@ -44,6 +48,11 @@ class FakePort:
         self.num_typing = 0
         self.failures: dict[str, list[SendError]] = {}
         """What the next calls of a method raise."""
+        self.lost_answers = 0
+        """So many of the next posts are shown, but their sender is not told."""
+        self.post_s = 0.0
+        """How long a post takes after it is to be seen."""
+        self._clock = clock
         self._pacer = Pacer(ChannelPace(slots=1000), clock)
 
     def size(self, text: str) -> int:
@@ -55,11 +64,16 @@ class FakePort:
     async def post(self, where: Where, reply_to: str, post: Post) -> str:
         self._fail("post")
         assert utf16_units(post.text) <= self.limits.letters + 100
-        known = [shown for shown in self.messages if shown.post.key == post.key]
+        known = [shown for shown in self.messages if shown.history and shown.key == post.key]
         if known:
             return known[0].message_id
         shown = Shown(f"m{len(self.messages)}", reply_to, post, [post.text])
         self.messages.append(shown)
+        if self.post_s:
+            await self._clock.sleep(self.post_s)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise Unreachable("the answer was lost")
         return shown.message_id
 
     async def edit(self, where: Where, message_id: str, post: Post) -> None:
@@ -73,7 +87,7 @@ class FakePort:
         self._message(message_id).is_gone = True
 
     async def find(self, where: Where, reply_to: str, keys: Sequence[str]) -> dict[str, str]:
-        return {shown.post.key: shown.message_id for shown in self.messages if shown.post.key in keys}
+        return {shown.key: shown.message_id for shown in self.messages if shown.key in keys}
 
     async def typing(self, where: Where) -> None:
         self.num_typing += 1

@@ -110,4 +110,5 @@ async def test_what_waits_for_too_long_is_not_answered_out_of_the_blue(store_pat
     before.clock._start_ms += 3_600_000
     async with open_world(store_path, boot="next", like=before) as world:
         await world.until(lambda: world.port.texts)
-        assert world.port.texts == ["(I was restarted: `continue` goes on)"]
+        assert world.port.texts == ["(I was restarted before I had said anything: please ask again)"]
+        assert world.port.messages[0].post.controls == ("retry",)

@@ -69,17 +69,18 @@ async def test_a_long_loss_is_mentioned_and_a_short_one_is_not(world: World) -> 
 
 
 async def test_a_conversation_that_is_full_forgets_whole_turns_and_says_so(world: World) -> None:
-    world.brain.max_tokens = 400
+    world.brain.max_tokens = 800
     world.brain.answer = lambda prompt: "word " * 10
-    answers = [await world.ask(f"question {number} " + "x" * 40) for number in range(4)]
-    assert answers[0] == "word " * 10
-    assert answers[3].endswith("(this conversation is full: I forget its oldest part)")
-    last = (await world.turns())[-1]
-    assert (last.progress.is_anew, last.progress.num_dropped) == (True, 2)
-    told = "".join(map(chr, world.brain.requests[-1].ids))
-    assert "question 1" not in told
-    assert "question 2" in told
-    assert last.progress.prefill_tokens < 70, "only the question is paid for, not what was said again"
+    answers = [await world.ask(f"question {number} " + "x" * 40) for number in range(8)]
+    (forgot,) = [number for number, answer in enumerate(answers) if "I forget its oldest part" in answer]
+    turns = await world.turns()
+    assert 3 < forgot < 7, "and so much that the next turns need not do it again"
+    assert [number for number, turn in enumerate(turns) if turn.progress.is_anew] == [0, forgot]
+    assert turns[forgot].progress.num_dropped == turns[7].progress.num_dropped >= 2
+    told = "".join(map(chr, world.brain.requests[7].ids))
+    assert "question 1 " not in told
+    assert f"question {forgot - 1} " in told
+    assert turns[forgot].progress.prefill_tokens < 70, "the question is paid for, not what was said again"
 
 
 async def test_a_question_that_is_too_long_is_refused_in_a_sentence(world: World) -> None:

@@ -69,6 +69,7 @@ def _create_turn() -> None:
         sa.Column("answer_ids", sa.LargeBinary),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("model", sa.Text),
+        sa.Column("is_retry", sa.Boolean, nullable=False, server_default="0"),
         sa.Column("num_dropped", sa.Integer, nullable=False, server_default="0"),
         sa.Column("is_anew", sa.Boolean, nullable=False, server_default="0"),
         sa.Column("prefill_tokens", sa.Integer, nullable=False, server_default="0"),

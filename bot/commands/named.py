@@ -1,0 +1,27 @@
+"""Which conversation a command is about: the one here, or that of the answer whose control was used."""
+
+from bot.commands.desk import Order
+from bot.conversations import find_for_command
+from storage.conversations import Conversation, get_conversation
+from storage.database import Transaction
+from storage.transcript import get_turn
+
+NAMED_TURN = "turn"
+"""An argument that controls below an answer give, and nobody types: whose answer it is."""
+NOT_LAST = "There is a newer answer in that conversation; this can be done only with the last one."
+
+
+def conversation_of(connection: Transaction, order: Order) -> Conversation | None:
+    """The conversation that a command is about; None if there is none, or it is not at this place."""
+    turn_id = order.arguments.get(NAMED_TURN)
+    if turn_id is None:
+        return find_for_command(connection, order.asker)
+    said = get_turn(connection, turn_id)
+    found = get_conversation(connection, said.question.conversation_id) if said is not None else None
+    is_here = found is not None and found.place_id == order.asker.place.place_id
+    return found if is_here else None
+
+
+def names_another(order: Order, turn_id: str) -> bool:
+    """The control that was used is below another answer."""
+    return order.arguments.get(NAMED_TURN, turn_id) != turn_id
