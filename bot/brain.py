@@ -32,6 +32,10 @@ class Writing(Protocol):
         """What they say."""
 
     @property
+    def num_shown(self) -> int:
+        """Of the ids, those whose text is a part of the answer: what is paid for."""
+
+    @property
     def finish(self) -> str:
         """`end`, `stop` or `length` when it is finished; empty before."""
 

@@ -65,5 +65,5 @@ class Run:
             is_anew=context.is_anew,
             num_dropped=context.num_dropped,
             prefill_tokens=context.new_tokens,
-            new_tokens=len(writing.ids),
+            new_tokens=writing.num_shown,
         )

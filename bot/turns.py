@@ -181,6 +181,8 @@ class TurnRunner:
         context = await asyncio.to_thread(self._context, run, path)
         if path and context.num_dropped > path[-1].progress.num_dropped:
             run.notes.append("(this conversation is full: I forget its oldest part)")
+        if run.said.is_retry and context.num_held:
+            context = replace(context, new_tokens=1)  # the question is there already
         granted = await self._books.begin(run.said, context, self._brain.name)
         run.context, run.writing = replace(context, room_tokens=granted), None
 

@@ -62,6 +62,10 @@ class _Watched:
         return self._generation.text
 
     @property
+    def num_shown(self) -> int:
+        return self._generation.num_shown
+
+    @property
     def finish(self) -> str:
         return self._generation.finish
 

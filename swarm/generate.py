@@ -44,6 +44,11 @@ class Generation:
         self._params = params
 
     @property
+    def num_shown(self) -> int:
+        """Tokens whose text is a part of the answer: the model's end of turn is none."""
+        return len(self.ids) - (self.finish == "end")
+
+    @property
     def tokens_per_second(self) -> float:
         """Speed after the first token; 0 with fewer than two tokens."""
         if self.first_token_s is None or len(self.ids) < 2:

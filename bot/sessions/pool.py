@@ -138,7 +138,7 @@ class SessionPool:
         await self._make_room()
         if conversation_id in self._holders:  # somebody else was faster
             return self._holders[conversation_id]
-        if kept is not None and kept.fingerprint == self._model.checkpoint.fingerprint:
+        if kept is not None and self._may_attach(kept):
             holder = self._hold(conversation_id, self._attached(conversation_id, kept))
             if await self._is_attached(conversation_id, holder):
                 return holder
@@ -155,6 +155,11 @@ class SessionPool:
         return self._model.session(
             ticket=kept.ticket, ids=kept.ids, save_ticket=self._saver(conversation_id, kept.ids)
         )
+
+    def _may_attach(self, kept: LiveSession) -> bool:
+        """The servers still hold it, and it is one of this model."""
+        is_ours = kept.fingerprint == self._model.checkpoint.fingerprint
+        return is_ours and kept.lease_until_ms > self._clock.now_ms()
 
     async def _is_attached(self, conversation_id: int, holder: Holder) -> bool:
         """Tell whether a ticket fits; one that does not is thrown away: all is told anew then."""

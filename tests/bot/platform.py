@@ -122,6 +122,10 @@ class FakeWriting:
         self._pause = pause
         self._most = most
 
+    @property
+    def num_shown(self) -> int:
+        return len(self.ids)
+
     async def __aiter__(self) -> AsyncIterator[str]:
         for letter in self._script:
             await self._pause()

@@ -21,7 +21,6 @@ async def test_an_answer_can_be_stopped_while_it_is_written_and_not_after(world:
 async def test_only_the_last_message_of_a_draft_has_controls(world: World) -> None:
     world.port.limits = Limits(120)
     world.brain.answer = lambda prompt: "word " * 38
-    world.brain.token_s = 0.02
     seen = set()
 
     def both() -> bool:

@@ -116,6 +116,7 @@ async def test_behaviour_24_retry_answers_anew_without_asking_twice(world: World
     assert list(world.brain.requests[2].ids) == list(world.brain.requests[1].ids)
     assert world.brain.requests[2].params.temperature == 0.9
     assert (again.progress.answer, two.progress.answer) == ("Something else.", "You said: two")
+    assert (again.progress.prefill_tokens, two.progress.prefill_tokens) == (1, len("u:two") + 2)
 
 
 async def test_behaviour_24_continue_goes_on_at_the_very_token(world: World) -> None:

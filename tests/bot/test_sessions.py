@@ -148,11 +148,22 @@ async def test_a_ticket_that_fits_nothing_leads_to_a_session_that_is_told_everyt
     ):
         fingerprint = small.checkpoint.fingerprint
         for ticket in (b"nonsense", b""):
-            bad = LiveSession(FIRST, fingerprint, ticket, prompt(1, 9), 0)
+            bad = LiveSession(FIRST, fingerprint, ticket, prompt(1, 9), 2**50)
             await talk.store.write(keep_session, bad)
             await talk.answer(FIRST, prompt(1, 300))
             assert talk.events.pop() == Event("restoring", num_tokens=300)
             await talk.brain.forget(FIRST)
+
+
+async def test_a_session_whose_lease_has_ended_is_told_everything_and_that_is_said(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with open_swarm(small, *OFFERS) as swarm:
+        async with talking(small, swarm, store_path, tmp_path / "key", Limits(lease_ms=0)) as talk:
+            ids = await talk.answer(FIRST, prompt(1, 300))
+        async with talking(small, swarm, store_path, tmp_path / "key") as talk:
+            await talk.answer(FIRST, [*ids, 7])
+            assert talk.events == [Event("restoring", num_tokens=len(ids) + 1)]
 
 
 async def test_what_is_forgotten_is_closed_on_the_servers_too(
