@@ -37,7 +37,7 @@ from swarm.wire.blocks import PeerId
 
 FAIL_AT_TOKEN = 6
 RULES = Rules(
-    rates=Rates(daily_grant=10**9, balance_cap=10**9),
+    rates=Rates(daily_grant=100_000, balance_cap=100_000),
     rate=Rate(burst=1000, interval_ms=1),  # it is the person's own machine
     wishes=Wishes(SamplingParams(temperature=0.0, max_new_tokens=200)),
 )

@@ -60,6 +60,17 @@ def forget_person(connection: Connection, account_id: int, key: bytes, now_ms: i
     return touched | owned
 
 
+def forget_here(connection: Connection, account_id: int, conversation_id: int) -> set[int]:
+    """Delete what a person has asked in a conversation, and the answers.
+
+    Returns the conversations whose sessions are to be closed. Turns that run must have been stopped before.
+    """
+    which = (turn.c.account_id == account_id) & (turn.c.conversation_id == conversation_id)
+    touched = remove_turns(connection, which & turn.c.state.not_in(OPEN))
+    _drop_empty(connection, conversation.c.id == conversation_id)
+    return touched | {conversation_id}
+
+
 def forget_message(connection: Connection, place_id: int, event_id: str) -> set[int]:
     """Somebody has deleted a message on the platform: so is the turn that answered it.
 

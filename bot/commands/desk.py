@@ -1,8 +1,8 @@
 """What commands are carried out with, and what one of them is told."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 
 from bot.bookkeeping import Books
 from bot.brain import Brain
@@ -16,6 +16,26 @@ from storage.transcript import Said
 logger = logging.getLogger(__name__)
 
 
+CONFIRM_S = 60.0
+MOST_CONFIRMATIONS = 1000
+
+
+class Confirmations:
+    """What somebody has said once that must be said twice."""
+
+    def __init__(self) -> None:
+        self._said_s: dict[Hashable, float] = {}
+
+    def is_second(self, key: Hashable, now_s: float) -> bool:
+        """Tell whether it was said a moment ago, too; if not, remember it for a minute."""
+        recent = {each: at_s for each, at_s in self._said_s.items() if now_s - at_s < CONFIRM_S}
+        is_second = recent.pop(key, None) is not None
+        if not is_second and len(recent) < MOST_CONFIRMATIONS:
+            recent[key] = now_s
+        self._said_s = recent
+        return is_second
+
+
 @dataclass(frozen=True, slots=True)
 class CommandDesk:
     """All that commands work with."""
@@ -27,6 +47,7 @@ class CommandDesk:
     queue: TurnQueue
     stop: Callable[[str], None]
     enqueue: Callable[[Said], Awaitable[str]]
+    confirmations: Confirmations = field(default_factory=Confirmations)
 
 
 @dataclass(frozen=True, slots=True)

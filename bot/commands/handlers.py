@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from bot.commands.catalogue import COMMANDS
 from bot.commands.desk import CommandDesk, Handler, Order
 from bot.commands.help import show_help
-from bot.commands.people import privacy, quota
+from bot.commands.people import forget, privacy, quota
 from bot.commands.talk import begin_anew, go_on, stop, try_again, undo
 from bot.commands.wishes import (
     persona_clear,
@@ -35,6 +35,7 @@ HANDLERS: Mapping[str, Handler] = {
     "settings reset": settings_reset,
     "quota": quota,
     "privacy": privacy,
+    "forget": forget,
     "help": show_help,
 }
 

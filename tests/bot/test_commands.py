@@ -152,3 +152,31 @@ async def test_quota_tells_what_is_left_and_when_there_is_more(world: World) -> 
 async def test_privacy_says_who_can_read_and_how_to_leave(world: World) -> None:
     answer = await told(world, "privacy")
     assert all(word in answer for word in ("volunteers", "`export`", "`forget`"))
+
+
+async def test_behaviour_28_forget_everything_said_twice_leaves_nothing(world: World) -> None:
+    await world.ask("a very private question")
+    assert "To confirm" in await told(world, "forget", what="everything")
+    assert len(await world.turns()) == 1
+    assert (await told(world, "forget", what="everything")).startswith("All that I kept of you is deleted")
+    assert await world.turns() == []
+    assert world.brain.forgotten == [1]
+    for file in world.store.path.parent.glob("murmur.db*"):
+        assert b"very private" not in file.read_bytes(), file.name
+    assert (await world.standing()).balance < 10_000, "and nothing is granted a second time today"
+
+
+async def test_forget_here_takes_what_was_asked_here_and_nothing_else(world: World) -> None:
+    await world.ask("here")
+    await world.ask("elsewhere", where=CHANNEL)
+    await told(world, "forget")
+    assert (await told(world, "forget", what="here")).startswith("What you have asked here is deleted")
+    assert [turn.question.prompt for turn in await world.turns()] == ["elsewhere"]
+
+
+async def test_what_was_said_once_long_ago_must_be_said_again(world: World) -> None:
+    await world.ask("one")
+    await told(world, "forget")
+    await world.pass_(61)
+    assert "To confirm" in await told(world, "forget")
+    assert len(await world.turns()) == 1
