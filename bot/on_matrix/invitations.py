@@ -1,0 +1,124 @@
+"""Which rooms we enter and leave: invited by whom we may follow, never alone, and where a room goes on.
+
+Each wish is kept until the homeserver has carried it out or refused it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from urllib.parse import quote
+
+import msgspec
+
+from bot.clock import Clock
+from bot.config.platforms import MatrixSettings
+from bot.on_matrix.fields import Object, object_of, objects_in, text_of
+from bot.on_matrix.people import is_among, server_of
+from bot.on_matrix.rooms import Rooms
+from bot.on_matrix.wire import Wire, room_path, with_query
+from bot.words import Limited, Refused, SendError
+
+logger = logging.getLogger(__name__)
+
+MAX_WISHES = 1000
+AGAIN_S = 10.0
+
+
+class Invitations:
+    """What we still have to enter and leave."""
+
+    def __init__(self, wire: Wire, rooms: Rooms, settings: MatrixSettings, clock: Clock) -> None:
+        self._wire = wire
+        self._rooms = rooms
+        self._settings = settings
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._wishes: dict[str, Mapping[str, str] | None] = {}
+        """Rooms to be entered, and how to ask for them; None: to be left."""
+
+    def note_invited(self, invited: Object) -> None:
+        """What a sync says about rooms that we are invited to."""
+        for room_id, info in invited.items():
+            events = objects_in(object_of(object_of(info).get("invite_state")).get("events"))
+            inviter = _inviter(events, self._rooms.own_id)
+            may_enter = self._may_enter(room_id, inviter)
+            if not may_enter:
+                logger.info("the invitation to %s is declined", room_id)
+            self._wish(room_id, {} if may_enter else None)
+
+    def note_rooms(self) -> None:
+        """Leave rooms in which nobody else is left."""
+        for room in self._rooms:
+            if room.is_deserted_by_all_but(self._rooms.own_id):
+                self._wish(room.room_id, None)
+
+    def note_successor(self, room_id: str, server: str) -> None:
+        """A room goes on elsewhere; that server knows where."""
+        if room_id and self._rooms.get(room_id) is None and self._has_place_for(room_id):
+            self._wish(room_id, {"via": server} if server else {})
+
+    def dump(self) -> str:
+        """What is still to be done, to be kept together with how far we have read."""
+        return msgspec.json.encode(self._wishes).decode()
+
+    def load(self, dumped: str) -> None:
+        """What `dump` has given before a restart: homeservers tell of an invitation only once."""
+        try:
+            self._wishes.update(msgspec.json.decode(dumped or "{}", type=dict[str, dict[str, str] | None]))
+        except msgspec.DecodeError:
+            logger.warning("invitations of before the restart are lost")
+        self._changed.set()
+
+    async def carry_out_forever(self) -> None:
+        """Enter and leave; what the homeserver does not take now is tried again."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            for room_id, query in list(self._wishes.items()):
+                await self._carry_out(room_id, query)
+            if self._wishes:
+                await self._clock.sleep(AGAIN_S)
+                self._changed.set()
+
+    async def _carry_out(self, room_id: str, query: Mapping[str, str] | None) -> None:
+        try:
+            if query is not None:
+                await self._wire.ask("POST", with_query(f"/join/{quote(room_id, safe='')}", query))
+            else:
+                await self._wire.ask("POST", room_path(room_id, "leave"))
+                self._rooms.leave(room_id)
+        except Refused as error:
+            logger.info("room %s is not to be entered or left: %s", room_id, error)
+        except SendError as error:
+            logger.info("room %s: %s; once more later", room_id, error)
+            await self._clock.sleep(error.retry_after_s if isinstance(error, Limited) else 0)
+            return
+        if self._wishes.get(room_id) is query:
+            del self._wishes[room_id]
+
+    def _may_enter(self, room_id: str, inviter: str) -> bool:
+        settings = self._settings
+        allowed = settings.allowed_inviters or (server_of(self._rooms.own_id),)
+        if room_id in settings.denied_rooms or (
+            settings.allowed_rooms and room_id not in settings.allowed_rooms
+        ):
+            return False
+        return bool(inviter) and is_among(inviter, allowed) and self._has_place_for(room_id)
+
+    def _has_place_for(self, room_id: str) -> bool:
+        entering = {wished for wished, query in self._wishes.items() if query is not None} - {room_id}
+        return len(self._rooms) + len(entering) < self._settings.max_rooms
+
+    def _wish(self, room_id: str, query: Mapping[str, str] | None) -> None:
+        if len(self._wishes) < MAX_WISHES and len(room_id) <= 255:
+            self._wishes[room_id] = query
+            self._changed.set()
+
+
+def _inviter(events: list[Object], own_id: str) -> str:
+    """Who invited us; nobody if that is not what the events say."""
+    for event in events:
+        if event.get("type") == "m.room.member" and event.get("state_key") == own_id:
+            is_invitation = object_of(event.get("content")).get("membership") == "invite"
+            return text_of(event.get("sender")) if is_invitation else ""
+    return ""

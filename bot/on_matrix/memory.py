@@ -1,0 +1,60 @@
+"""What the store knows of rooms: our conversations there, and whether they were ever encrypted.
+
+Each function is part of one transaction.
+"""
+
+from dataclasses import dataclass
+
+from storage.conversations import (
+    get_conversation,
+    note_encrypted,
+    open_place,
+    rooted_conversation,
+    turn_behind,
+)
+from storage.database import Transaction
+from storage.transcript import get_turn
+
+PLATFORM = "matrix"
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """An answer of ours that somebody points at: in which thread it is, and whether it is the last one."""
+
+    root: str
+    is_last: bool
+
+
+def is_ours(connection: Transaction, room_id: str, root: str, reply_to: str, now_ms: int) -> bool:
+    """Does a thread belong to a conversation, or is what somebody replies to an answer?"""
+    place = open_place(connection, PLATFORM, room_id, now_ms)
+    if root and rooted_conversation(connection, place.place_id, root) is not None:
+        return True
+    turn_id = turn_behind(connection, place.place_id, reply_to) if reply_to else None
+    said = get_turn(connection, turn_id) if turn_id is not None else None
+    return said is not None and said.question.event_id != reply_to
+
+
+def find_below(connection: Transaction, room_id: str, event_id: str, now_ms: int) -> Below | None:
+    """What an answer of ours belongs to; None if that event is none."""
+    place = open_place(connection, PLATFORM, room_id, now_ms)
+    turn_id = turn_behind(connection, place.place_id, event_id)
+    said = get_turn(connection, turn_id) if turn_id is not None else None
+    if said is None:
+        return None
+    conversation = get_conversation(connection, said.question.conversation_id)
+    if conversation is None:
+        return None
+    is_open = said.state in ("queued", "running")
+    return Below(conversation.root, is_open or conversation.head_id == said.question.turn_id)
+
+
+def was_encrypted(connection: Transaction, room_id: str, now_ms: int) -> bool:
+    """Was a room ever seen encrypted?"""
+    return open_place(connection, PLATFORM, room_id, now_ms).is_encrypted
+
+
+def remember_encrypted(connection: Transaction, room_id: str, now_ms: int) -> None:
+    """Nothing may be said there in plain text any more."""
+    note_encrypted(connection, open_place(connection, PLATFORM, room_id, now_ms).place_id)

@@ -1,0 +1,204 @@
+"""How answers are shown on Matrix: the core's port.
+
+Answers in groups stand in a thread below what asked for them. One pacer lets everything through that counts:
+homeservers limit an account, whatever the room.
+"""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal
+
+from bot.clock import Clock
+from bot.config.platforms import MatrixSettings
+from bot.on_matrix.calls import SIGNS
+from bot.on_matrix.fields import Object
+from bot.on_matrix.files import file_content
+from bot.on_matrix.sending import Sending
+from bot.on_matrix.telling import where_to_tell
+from bot.on_matrix.wire import room_path
+from bot.pacer import Pacer, Skipped
+from bot.pacing import AccountPace, Priority
+from bot.rendering.matrix_content import BUDGET_BYTES, Kind, edit_content, measure, post_content
+from bot.rendering.preview import MARK
+from bot.words import Inbound, Limited, Limits, Post, Refused, SendError, Unreachable, Where
+from swarm.background import finish
+
+logger = logging.getLogger(__name__)
+
+TYPING_MS = 6000
+CLOCK_WITHIN_S = 2.0
+EDIT_WITHIN_S = 60.0
+QUEUED_SIGN = "🕐"
+MAX_KEPT = 500
+KEY_LETTERS = 25
+
+
+class MatrixPort:
+    """See bot.outbound.Outbound."""
+
+    def __init__(self, sending: Sending, settings: MatrixSettings, clock: Clock) -> None:
+        self.limits = Limits(BUDGET_BYTES)
+        self._sending = sending
+        self._wire = sending.wire
+        self._settings = settings
+        pace = AccountPace(burst=settings.send_burst, per_s=settings.sends_per_second)
+        self._pacer = Pacer(pace, clock)
+        self._unsure: OrderedDict[str, str] = OrderedDict()
+        """Texts of posts, by key, of which we do not know whether the homeserver has them."""
+        self._clocks: OrderedDict[tuple[str, str], str] = OrderedDict()
+        """Our signs at messages that wait."""
+        self._answers: OrderedDict[str, str] = OrderedDict()
+        """What our messages are below of, by their ids."""
+
+    def size(self, text: str) -> int:
+        return measure(text)
+
+    def pacer(self, where: Where) -> Pacer:
+        return self._pacer
+
+    async def post(self, where: Where, reply_to: str, post: Post) -> str:
+        first = self._unsure.get(post.key)
+        content = self._content(where, reply_to, post.text)
+        message_id = await self._say(where, content, post.key, post.text)
+        if first is not None and first != post.text:
+            await self._edit(where, message_id, post.text)  # the homeserver kept what it got first
+        self._unsure.pop(post.key, None)
+        self._answers[message_id] = reply_to
+        _bound(self._answers)
+        await self._finish(where, reply_to, message_id, post)
+        return message_id
+
+    async def edit(self, where: Where, message_id: str, post: Post) -> None:
+        await self._edit(where, message_id, post.text)
+        await self._finish(where, self._answers.get(message_id, message_id), message_id, post)
+
+    async def remove(self, where: Where, message_id: str) -> None:
+        await self._wire.redact(where.place, message_id)
+
+    async def find(self, where: Where, reply_to: str, keys: Sequence[str]) -> dict[str, str]:
+        """The same transaction gives the same event; where there was none, one is there now, to be edited."""
+        content, found = self._content(where, reply_to, MARK), {}
+        for key in keys:
+            self._unsure[key] = ""  # should we not learn it now, a post under this name is edited at once
+            found[key] = await self._say(where, content, key, "")
+            self._unsure.pop(key, None)
+        return found
+
+    async def typing(self, where: Where) -> None:
+        path = room_path(where.place, "typing", self._wire.user_id)
+        await self._wire.ask("PUT", path, {"typing": True, "timeout": TYPING_MS})
+
+    async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
+        if mark and self._settings.read_receipts:
+            await self._wire.ask("POST", room_path(where.place, "receipt", "m.read", event_id))
+        if mark == "queued":
+            await self._put_clock(where, event_id)
+        else:
+            await self._take_clock_away(where, event_id)
+
+    async def tell(self, inbound: Inbound, text: str) -> None:
+        place, sentence = where_to_tell(self._sending.rooms, inbound, text)
+        if place == inbound.where.place:
+            content = self._content(inbound.where, inbound.event_id, sentence, kind="m.notice")
+        else:
+            content = post_content(sentence, kind="m.notice")
+        digest = hashlib.sha256(f"{inbound.event_id}/{sentence}".encode(errors="replace")).hexdigest()
+        key = f"tell-{digest[:KEY_LETTERS]}"
+        try:
+            await self._pacer.send(Priority.NOTICE, None, lambda: self._sending.message(place, content, key))
+        except Skipped:
+            return
+
+    # --- what it is made of ----------------------------------------------------------------------------
+
+    def _content(self, where: Where, reply_to: str, text: str, kind: Kind = "m.text") -> Object:
+        if where.kind == "direct" or not self._settings.threads:
+            return post_content(text, kind=kind, reply_to=reply_to)
+        return post_content(text, kind=kind, thread_root=where.root or reply_to, reply_to=reply_to)
+
+    async def _say(self, where: Where, content: Object, key: str, text: str) -> str:
+        """Send under a name that stays; whoever is cut off does not know whether it is there."""
+        was_sure = key not in self._unsure
+        self._unsure.setdefault(key, text)
+        _bound(self._unsure)
+        try:
+            return await self._sending.message(where.place, content, key)
+        except (Limited, Refused):
+            if was_sure:
+                self._unsure.pop(key, None)
+            raise
+
+    async def _edit(self, where: Where, message_id: str, text: str) -> None:
+        """Change a message. Whoever is cut off waits for its end: an edit that is late hides a newer one.
+
+        Edits need no name that stays: one that is there twice shows the same.
+        """
+        key = f"edit-{secrets.token_hex(12)}"
+        content = edit_content(text, message_id)
+        try:
+            await finish(self._sending.message(where.place, content, key), within_s=EDIT_WITHIN_S)
+        except TimeoutError as error:
+            raise Unreachable("an edit took too long") from error
+
+    async def _finish(self, where: Where, reply_to: str, message_id: str, post: Post) -> None:
+        """What comes with the last part of an answer: a file, and signs to choose from.
+
+        The answer is there without them, so that it is not sent again if they are refused.
+        """
+        try:
+            if post.file is not None:
+                await self._attach(where, reply_to, post.key, post.file)
+        except Refused as error:
+            logger.warning("the file of message %s is not shown: %s", message_id, error)
+        try:
+            for control in post.controls if self._settings.seed_controls else ():
+                if control in SIGNS:
+                    await self._react(where.place, message_id, SIGNS[control])
+        except SendError as error:
+            logger.info("the signs below message %s are not shown: %s", message_id, error)
+
+    async def _attach(self, where: Where, reply_to: str, key: str, file: tuple[str, bytes]) -> None:
+        room = await self._sending.room(where.place)
+        is_encrypted = await self._sending.is_encrypted(room)
+        content = await file_content(self._wire, *file, is_encrypted=is_encrypted)
+        relation = self._content(where, reply_to, "").get("m.relates_to", {})
+        await self._sending.message(where.place, content | {"m.relates_to": relation}, f"{key}-file")
+
+    async def _react(self, room_id: str, event_id: str, sign: str) -> str:
+        relation = {"rel_type": "m.annotation", "event_id": event_id, "key": sign}
+        key = hashlib.sha256(f"{event_id}/{sign}".encode()).hexdigest()[:KEY_LETTERS]
+        return await self._wire.put_event(room_id, "m.reaction", {"m.relates_to": relation}, f"sign-{key}")
+
+    async def _put_clock(self, where: Where, event_id: str) -> None:
+        """Show that a message waits, unless more important things do: it may be its turn by then."""
+
+        async def put() -> str:
+            self._clocks[where.place, event_id] = ""  # whoever is cut off does not learn its id
+            _bound(self._clocks)
+            return await self._react(where.place, event_id, QUEUED_SIGN)
+
+        try:
+            async with asyncio.timeout(CLOCK_WITHIN_S):
+                self._clocks[where.place, event_id] = await self._pacer.send(Priority.CONTROL, None, put)
+        except (TimeoutError, Skipped):
+            return
+
+    async def _take_clock_away(self, where: Where, event_id: str) -> None:
+        sign = self._clocks.get((where.place, event_id))
+        if sign is None:
+            return
+        # The same transaction gives the same event.
+        sign = sign or await self._react(where.place, event_id, QUEUED_SIGN)
+        await self._wire.redact(where.place, sign)
+        self._clocks.pop((where.place, event_id), None)
+
+
+def _bound(
+    kept: OrderedDict[object, str] | OrderedDict[str, str] | OrderedDict[tuple[str, str], str],
+) -> None:
+    while len(kept) > MAX_KEPT:
+        kept.popitem(last=False)

@@ -1,0 +1,121 @@
+"""What we know of the rooms that we are in: who is there, who may do what, whether it is encrypted. Pure.
+
+Folded from state events. matrix-nio does the same, but for creators, whom rooms of version 12 have instead of
+power levels.
+"""
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+
+from bot.on_matrix.fields import MAX_NAME_LETTERS, Object, list_of, number_of, object_of, text_of
+
+MODERATOR_LEVEL = 50
+CREATOR_LEVEL = 100
+CREATORS_RULE_SINCE = 12
+CREATORS_RULE = ("org.matrix.hydra.11",)
+"""Names of versions that are no number and have creators."""
+
+
+@dataclass
+class Room:
+    """One room, as its state is now."""
+
+    room_id: str
+    joined: set[str] = field(default_factory=set)
+    invited: set[str] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)
+    """Display names of those whose name is another than their id."""
+    creators: frozenset[str] = frozenset()
+    is_ruled_by_creators: bool = False
+    is_encrypted: bool = False
+    _levels: Object | None = None
+
+    def fold(self, event: Object) -> None:
+        """Take in a state event; whatever it is not is left out."""
+        content = object_of(event.get("content"))
+        match event.get("type"):
+            case "m.room.member":
+                self._note_member(text_of(event.get("state_key")), content)
+            case "m.room.create":
+                self._note_creation(text_of(event.get("sender")), content)
+            case "m.room.power_levels":
+                self._levels = content
+            case "m.room.encryption":
+                self.is_encrypted = True  # for ever, whatever comes later
+
+    def name_of(self, user_id: str) -> str:
+        """What people read as the name of somebody."""
+        return self.names.get(user_id) or user_id[1:].partition(":")[0]
+
+    def is_direct(self) -> bool:
+        """Nobody but two are here, or invited."""
+        return len(self.joined | self.invited) == 2
+
+    def is_deserted_by_all_but(self, user_id: str) -> bool:
+        """Nobody else is here, nor may come."""
+        return self.joined == {user_id} and not self.invited
+
+    def is_moderator(self, user_id: str) -> bool:
+        """May somebody act on what others have asked for?"""
+        if self.is_ruled_by_creators and user_id in self.creators:
+            return True
+        return self._level_of(user_id) >= MODERATOR_LEVEL
+
+    def _level_of(self, user_id: str) -> int:
+        if self._levels is None:
+            return CREATOR_LEVEL if user_id in self.creators else 0
+        default = number_of(self._levels.get("users_default"))
+        return number_of(object_of(self._levels.get("users")).get(user_id), default)
+
+    def _note_member(self, user_id: str, content: Object) -> None:
+        if not user_id:
+            return
+        membership = content.get("membership")
+        for group, name in ((self.joined, "join"), (self.invited, "invite")):
+            (group.add if membership == name else group.discard)(user_id)
+        if membership in ("join", "invite") and (shown := content.get("displayname")):
+            self.names[user_id] = " ".join(str(shown).split())[:MAX_NAME_LETTERS]
+        else:
+            self.names.pop(user_id, None)
+
+    def _note_creation(self, sender: str, content: Object) -> None:
+        version = content.get("room_version")
+        self.is_ruled_by_creators = number_of(version) >= CREATORS_RULE_SINCE or version in CREATORS_RULE
+        more = map(text_of, list_of(content.get("additional_creators")))
+        first = sender or text_of(content.get("creator"))
+        self.creators = frozenset(filter(None, (first, *(more if self.is_ruled_by_creators else ()))))
+
+
+class Rooms:
+    """All rooms that we are in."""
+
+    def __init__(self, own_id: str) -> None:
+        self.own_id = own_id
+        self._rooms: dict[str, Room] = {}
+
+    def __iter__(self) -> Iterator[Room]:
+        return iter(self._rooms.values())
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def get(self, room_id: str) -> Room | None:
+        """The room of that id, if we are in it."""
+        return self._rooms.get(room_id)
+
+    def open(self, room_id: str) -> Room:
+        """The room of that id, which may be new to us."""
+        return self._rooms.setdefault(room_id, Room(room_id))
+
+    def leave(self, room_id: str) -> None:
+        """We are there no more."""
+        self._rooms.pop(room_id, None)
+
+    def keep_only(self, room_ids: Container[str]) -> None:
+        """We are in no other rooms than these."""
+        self._rooms = {room_id: room for room_id, room in self._rooms.items() if room_id in room_ids}
+
+    def direct_with(self, user_id: str) -> Room | None:
+        """A room in which nobody is but somebody and we."""
+        both = {user_id, self.own_id}
+        return next((room for room in self._rooms.values() if room.joined == both and not room.invited), None)

@@ -1,0 +1,220 @@
+"""Reading the homeserver, for ever: what happened goes to the core together with how far we have read.
+
+A crash repeats what was not committed, and the core knows what it has seen. Gaps are filled by paging back,
+and what was said before we came is not heard.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from bot.clock import Clock
+from bot.core import Core
+from bot.on_matrix.fields import Object, object_of, objects_in, text_of
+from bot.on_matrix.invitations import Invitations
+from bot.on_matrix.memory import PLATFORM
+from bot.on_matrix.people import server_of
+from bot.on_matrix.rooms import Room, Rooms
+from bot.on_matrix.sealing import Sealer
+from bot.on_matrix.sending import Sending
+from bot.on_matrix.translating import Heard, Translator
+from bot.on_matrix.trying import Patience
+from bot.on_matrix.unread import Unread
+from bot.on_matrix.wire import LoggedOut, Malformed, room_path, with_query
+from bot.words import Inbound, Refused, SendError, Unreachable
+from storage.database import Database
+from storage.errors import StoreBusy
+from storage.inbox import get_marker
+from swarm.background import RunningGroup, running_group
+
+logger = logging.getLogger(__name__)
+
+TOKEN, UNREAD, INVITATIONS = MARKERS = ("sync", "unread", "invitations")
+"""What is kept in the store together with the events."""
+WAIT_MS = 30_000
+ANSWERS_WITHIN_S = 45.0
+FIRST_WITHIN_S = 300.0
+"""The first answer tells of all rooms."""
+MAX_SYNC_BYTES = 256 << 20
+PAGE_EVENTS = 100
+MAX_PAGES = 20
+FILTER = {
+    "room": {
+        "timeline": {"limit": PAGE_EVENTS},
+        "ephemeral": {"types": []},
+        "account_data": {"types": []},
+    },
+    "account_data": {"types": []},
+    "presence": {"types": []},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What reading works with. Without `sealer` nothing that is encrypted can be read."""
+
+    sending: Sending
+    translator: Translator
+    invitations: Invitations
+    unread: Unread
+    sealer: Sealer | None
+
+
+class SyncLoop:
+    """Reads everything once."""
+
+    def __init__(self, parts: Parts, store: Database, clock: Clock) -> None:
+        self._parts = parts
+        self._wire = parts.sending.wire
+        self._rooms: Rooms = parts.sending.rooms
+        self._store = store
+        self._clock = clock
+        self._token: str | None = None
+        self._knows_rooms = False
+        self.synced_s: float | None = None
+        """When the homeserver has answered last, on the clock's `now_s`."""
+
+    async def read_forever(self, core: Core) -> None:
+        """Read, and let `core` have it. Raises LoggedOut if the homeserver does not know us any more."""
+        markers = {name: await self._store.read(get_marker, PLATFORM, name) for name in MARKERS}
+        self._token = markers[TOKEN]
+        self._parts.unread.load(markers[UNREAD] or "")
+        self._parts.invitations.load(markers[INVITATIONS] or "")
+        patience = Patience(self._clock, "Matrix cannot be read")
+        async with running_group() as group:
+            group.create_task(self._parts.invitations.carry_out_forever())
+            while True:
+                try:
+                    await self._read_once(core, group)
+                except LoggedOut:
+                    raise
+                except (SendError, StoreBusy) as error:
+                    await patience.wait(error)
+                else:
+                    patience.end()
+
+    async def _read_once(self, core: Core, group: RunningGroup) -> None:
+        answer = await self._ask()
+        token = text_of(answer.get("next_batch"), 10_000)
+        if not token:
+            raise Unreachable("the homeserver did not say how far we have read")
+        if self._parts.sealer is not None:
+            await self._keep_keys(self._parts.sealer, answer)
+        heard = Heard()
+        rooms = object_of(answer.get("rooms"))
+        joined = object_of(rooms.get("join"))
+        if not self._knows_rooms:
+            self._rooms.keep_only(joined)
+        for room_id, info in joined.items():
+            await self._hear_room(self._rooms.open(room_id), object_of(info), heard)
+        for room_id in object_of(rooms.get("leave")):
+            self._rooms.leave(room_id)
+        has_keys = bool(object_of(answer.get("to_device")).get("events"))
+        await self._parts.unread.hear(heard, may_have_keys=has_keys)
+        self._parts.invitations.note_invited(object_of(rooms.get("invite")))
+        self._parts.invitations.note_rooms()
+        await core.receive(PLATFORM, heard.events, self._markers(token))
+        self._parts.unread.commit()
+        self._token, self._knows_rooms = token, True
+        self.synced_s = self._clock.now_s()
+        self._parts.sending.is_ready.set()
+        for inbound, sentence in heard.told:
+            group.create_task(self._tell(inbound, sentence))
+
+    def _markers(self, token: str) -> dict[str, str]:
+        invitations, unread = self._parts.invitations.dump(), self._parts.unread.dump()
+        return {TOKEN: token, UNREAD: unread, INVITATIONS: invitations}
+
+    async def _ask(self) -> Object:
+        query = {"filter": msgspec.json.encode(FILTER).decode()}
+        if self._token is not None:
+            query["since"] = self._token
+        if self._knows_rooms:
+            query["timeout"] = str(WAIT_MS)
+        else:
+            query["full_state"] = "true"
+        within_s = ANSWERS_WITHIN_S if self._knows_rooms else FIRST_WITHIN_S
+        path = with_query("/sync", query)
+        try:
+            return await self._wire.ask("GET", path, within_s=within_s, most_bytes=MAX_SYNC_BYTES)
+        except Malformed:
+            # It does not know how far we had read: what was said till now is not answered.
+            self._token, self._knows_rooms = None, False
+            raise
+
+    async def _keep_keys(self, sealer: Sealer, answer: Object) -> None:
+        await sealer.take_in(answer)
+        try:
+            await sealer.keep_keys()
+        except SendError as error:
+            logger.warning("keys are not kept: %s; once more later", error)
+
+    async def _hear_room(self, room: Room, info: Object, heard: Heard) -> None:
+        """Take in what happened in a room."""
+        timeline = object_of(info.get("timeline"))
+        events = objects_in(timeline.get("events"))
+        state = objects_in(object_of(info.get("state")).get("events"))
+        for event in (*state, *(events if self._token is None else ())):
+            if "state_key" in event:
+                room.fold(event)
+        await self._parts.sending.remember_encrypted(room)
+        if self._token is None:
+            return
+        if timeline.get("limited") is True and _our_join(events, self._rooms.own_id) is None:
+            events = [*await self._gap(room, text_of(timeline.get("prev_batch"), 10_000)), *events]
+        joined_at = _our_join(events, self._rooms.own_id)
+        said = events if joined_at is None else events[joined_at + 1 :]
+        for event in events[: len(events) - len(said)]:
+            if "state_key" in event:
+                room.fold(event)
+        readable = [self._parts.unread.read(room, event) for event in said]
+        await self._parts.translator.hear(room, readable, heard)
+        await self._parts.sending.remember_encrypted(room)
+        self._follow(said)
+
+    def _follow(self, events: Sequence[Object]) -> None:
+        """A room may have said that it goes on elsewhere."""
+        for event in events:
+            if event.get("type") == "m.room.tombstone" and event.get("state_key") == "":
+                successor = text_of(object_of(event.get("content")).get("replacement_room"))
+                self._parts.invitations.note_successor(successor, server_of(text_of(event.get("sender"))))
+
+    async def _gap(self, room: Room, start: str) -> list[Object]:
+        """What happened between the token and `start`, oldest first; of a long gap only its end."""
+        found: list[Object] = []
+        for _ in range(MAX_PAGES):
+            query = {"dir": "b", "from": start, "to": self._token or "", "limit": str(PAGE_EVENTS)}
+            path = with_query(room_path(room.room_id, "messages"), query)
+            try:
+                page = await self._wire.ask("GET", path, most_bytes=MAX_SYNC_BYTES)
+            except Refused as error:
+                logger.warning("what was said in %s meanwhile is left out: %s", room.room_id, error)
+                break
+            events = objects_in(page.get("chunk"))
+            found += events
+            start = text_of(page.get("end"), 10_000)
+            if not start or not events or _our_join(events, self._rooms.own_id) is not None:
+                break
+        else:
+            logger.warning("so much was said in %s that its beginning is left out", room.room_id)
+        return found[::-1]
+
+    async def _tell(self, inbound: Inbound, sentence: str) -> None:
+        try:
+            await self._parts.unread.tell(inbound, sentence)
+        except SendError as error:
+            logger.warning("a person could not be told: %s", error)
+
+
+def _our_join(events: Sequence[Object], own_id: str) -> int | None:
+    """Where we came in last; a new name is no coming in."""
+    for number, event in reversed(list(enumerate(events))):
+        if event.get("type") != "m.room.member" or event.get("state_key") != own_id:
+            continue
+        before = object_of(object_of(event.get("unsigned")).get("prev_content"))
+        is_in = object_of(event.get("content")).get("membership") == "join"
+        if is_in and before.get("membership") != "join":
+            return number
+    return None
