@@ -41,6 +41,10 @@ HOMES = {
 PURE_MODULES = (
     "bot/commands/catalogue.py",
     "bot/commands/registry.py",
+    "bot/on_matrix/fields.py",
+    "bot/on_matrix/messages.py",
+    "bot/on_matrix/people.py",
+    "bot/on_matrix/rooms.py",
     "bot/pacing.py",
     "bot/rendering/*.py",
     "bot/troubles.py",
