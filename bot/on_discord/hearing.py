@@ -1,0 +1,205 @@
+"""What people say, command and press on Discord, given to the core: durable first, and all else after it."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import discord
+import msgspec
+
+from bot.commands.registry import Command
+from bot.config.platforms import DiscordSettings
+from bot.on_discord.elsewhere import Elsewhere, is_elsewhere
+from bot.on_discord.errors import translated
+from bot.on_discord.events import (
+    PLATFORM,
+    author_of,
+    inbound_of,
+    is_addressed,
+    is_spoken,
+    may_use,
+    where_of,
+)
+from bot.on_discord.places import Places
+from bot.on_discord.receipts import ACKNOWLEDGE_S, NO_MENTIONS, Asked, Receipts
+from bot.words import Call, Inbound, SendError
+from storage.database import Database
+from storage.errors import StoreBusy
+from storage.inbox import Event, get_marker
+
+logger = logging.getLogger(__name__)
+
+BUSY_S = (0.5, 2.0, 8.0)
+MOST_MISSED = 100
+QUOTED_LETTERS = 1500
+SILENT = ("stop", "retry", "continue")
+PUBLIC = ("new",)
+NOT_HERE = "I may not be used here, or not by you."
+
+
+class Receiving(Protocol):
+    """The core, as far as it takes events in."""
+
+    async def receive(
+        self, platform: str, events: Sequence[Event], markers: Mapping[str, str] | None = None
+    ) -> None: ...
+
+
+class Hearing:
+    """Hears for the core. `places` is how far Discord had been read before."""
+
+    def __init__(
+        self,
+        settings: DiscordSettings,
+        store: Database,
+        receipts: Receipts,
+        elsewhere: Elsewhere,
+        places: Places,
+    ) -> None:
+        self.core: Receiving | None = None
+        self._settings = settings
+        self._store = store
+        self._receipts = receipts
+        self._elsewhere = elsewhere
+        self._places = places
+        self._missed_after: dict[int, int] = {}
+
+    # --- messages ----------------------------------------------------------------------------------------
+
+    async def hear(self, message: discord.Message, me: discord.ClientUser) -> None:
+        """A message was written somewhere."""
+        channel = message.channel
+        inbound = inbound_of(message, me) if await self._is_for_us(message, me) else None
+        if inbound is None or not may_use(self._settings, message.author, channel, channel.id):
+            self._places.note_seen(channel.id, message.id)
+            return
+        await self._keep(inbound)
+
+    def begin_session(self, now_ms: int) -> None:
+        """A fresh session hears nothing of what was said before it: remember where to read on."""
+        self._missed_after = self._places.active(now_ms)
+
+    async def catch_up(self, client: discord.Client) -> None:
+        """Read what was missed, the newest hundred messages of each place."""
+        missed, self._missed_after = self._missed_after, {}
+        for place_id, newest_id in missed.items():
+            try:
+                await self._read_on(client, place_id, newest_id)
+            except SendError as error:
+                logger.info("place %s cannot be read on: %s", place_id, error)
+
+    async def _read_on(self, client: discord.Client, place_id: int, newest_id: int) -> None:
+        async with translated():
+            channel = client.get_channel(place_id) or await client.fetch_channel(place_id)
+            if not isinstance(channel, discord.abc.Messageable) or client.user is None:
+                return
+            after = discord.Object(newest_id)
+            read = channel.history(limit=MOST_MISSED, after=after, oldest_first=False)
+            messages = [message async for message in read]
+        for message in reversed(messages):
+            await self.hear(message, client.user)
+
+    async def _is_for_us(self, message: discord.Message, me: discord.ClientUser) -> bool:
+        if not is_spoken(message):
+            return False
+        if is_addressed(message, me) or not isinstance(message.channel, discord.Thread):
+            return is_addressed(message, me)
+        return await self._store.read(get_marker, PLATFORM, _thread(message.channel.id)) is not None
+
+    # --- commands and buttons ------------------------------------------------------------------------------
+
+    async def obey(self, asked: Asked, command: Command, arguments: dict[str, str]) -> None:
+        """A slash command was given."""
+        if await self._is_refused(asked):
+            return
+        if command.name == "ask":
+            await self._ask(asked, arguments["text"].strip(), arguments["text"])
+            return
+        event_id = str(asked.id)
+        is_private = command.name not in PUBLIC
+        if await self._receipts.wait_privately(
+            event_id, asked, is_private=is_private, is_silent=command.name in SILENT
+        ):
+            await self._keep(_said(asked, event_id, call=Call(command.name, arguments)))
+
+    async def press(self, asked: Asked, command: str, turn_id: str) -> None:
+        """A button below an answer was pressed."""
+        if await self._is_refused(asked):
+            return
+        event_id = str(asked.id)
+        if await self._receipts.take_press(event_id, asked):
+            await self._keep(_said(asked, event_id, call=Call(command, {"turn": turn_id})))
+
+    async def ask_about(self, asked: Asked, message: discord.Message) -> None:
+        """Somebody wants to know about what somebody wrote."""
+        if await self._is_refused(asked):
+            return
+        text = f"About what {message.author.display_name} wrote:\n{message.content}"
+        await self._ask(asked, text, f"about {message.jump_url}")
+
+    async def _ask(self, asked: Asked, text: str, shown: str) -> None:
+        """Show the question; what we show is what the answer replies to, and lives longer than the token."""
+        try:
+            async with translated(ACKNOWLEDGE_S):
+                question = await asked.response.send_message(
+                    _quoted(shown), allowed_mentions=NO_MENTIONS, suppress_embeds=True
+                )
+        except (SendError, discord.InteractionResponded) as error:
+            logger.warning("a question was not acknowledged: %s", error)
+            return
+        event_id = str(question.message_id)
+        if is_elsewhere(asked):
+            self._elsewhere.keep(event_id, asked)
+        await self._keep(_said(asked, event_id, text=text))
+
+    async def _is_refused(self, asked: Asked) -> bool:
+        if may_use(self._settings, asked.user, asked.channel, asked.channel_id or 0):
+            return False
+        try:
+            async with translated(ACKNOWLEDGE_S):
+                await asked.response.send_message(NOT_HERE, ephemeral=True)
+        except (SendError, discord.InteractionResponded) as error:
+            logger.info("a refusal was not said: %s", error)
+        return True
+
+    async def _keep(self, inbound: Inbound) -> None:
+        """Hand an event to the core, which keeps it."""
+        assert self.core is not None
+        event = Event(inbound.event_id, inbound.author.external_id, msgspec.json.encode(inbound))
+        markers = self._places.note(int(inbound.where.place), int(inbound.event_id))
+        if inbound.where.kind == "thread" and inbound.call is None:
+            markers[_thread(int(inbound.where.place))] = "ours"
+        for wait_s in (*BUSY_S, None):
+            try:
+                await self.core.receive(PLATFORM, [event], markers)
+            except StoreBusy:
+                if wait_s is None:
+                    raise
+                await asyncio.sleep(wait_s)
+            else:
+                return
+
+
+def _thread(channel_id: int) -> str:
+    """The marker of a thread in which we are talked to: from then on all that is said there is for us."""
+    return f"thread:{channel_id}"
+
+
+def _said(asked: Asked, event_id: str, *, text: str = "", call: Call | None = None) -> Inbound:
+    """An interaction as the core hears it."""
+    return Inbound(
+        event_id,
+        where_of(asked.channel, asked.channel_id or 0),
+        author_of(asked.user, asked.permissions if asked.guild_id is not None else None),
+        text,
+        round(asked.created_at.timestamp() * 1000),
+        call=call,
+    )
+
+
+def _quoted(text: str) -> str:
+    """A question as others see it, short enough to be a message."""
+    lines = text[:QUOTED_LETTERS].splitlines() or [""]
+    quoted = "\n".join(f"> {line}" for line in lines)
+    return quoted[: QUOTED_LETTERS + 200] + ("…" if len(text) > QUOTED_LETTERS else "")

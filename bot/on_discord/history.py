@@ -1,0 +1,64 @@
+"""Looking in a channel for what we have said there, after a crash that forgot it, or a lost answer.
+
+Discord shows no nonces in its history: a message is known by its buttons, or else because it is a reply of
+ours to the prompt that no turn knows to be its own.
+"""
+
+from collections.abc import Callable, Sequence
+
+import discord
+
+from bot.clock import Clock
+from bot.on_discord.buttons import key_below
+from bot.on_discord.errors import translated
+from bot.words import Where
+from storage.conversations import open_place, turn_behind
+from storage.database import Database, Transaction
+
+MOST_MESSAGES = 100
+"""At either end of what was said after the prompt."""
+
+
+class History:
+    """What we have said in channels."""
+
+    def __init__(self, client: Callable[[], discord.Client], store: Database, clock: Clock) -> None:
+        self._client = client
+        self._store = store
+        self._clock = clock
+
+    async def find(self, where: Where, reply_to: str, keys: Sequence[str]) -> dict[str, str]:
+        """The ids of our replies to `reply_to` by key, as far as they are there.
+
+        Raises Refused, Limited, Unreachable.
+        """
+        replies = await self._replies(where, int(reply_to))
+        named = {key: str(reply.id) for reply in replies if (key := key_below(reply)) in keys and key}
+        unnamed = [str(reply.id) for reply in replies if key_below(reply) is None]
+        unknown = await self._store.write(self._unknown, where, unnamed)
+        left = [key for key in keys if key not in named]
+        return named | dict(zip(left, unknown, strict=False))
+
+    async def _replies(self, where: Where, prompt_id: int) -> list[discord.Message]:
+        """Our replies to a message, the oldest first."""
+        channel = self._client().get_partial_messageable(int(where.place))
+        me = self._client().user
+        prompt = discord.Object(prompt_id)
+        found: dict[int, discord.Message] = {}
+        async with translated():
+            for oldest_first in (True, False):
+                read = channel.history(limit=MOST_MESSAGES, after=prompt, oldest_first=oldest_first)
+                found |= {message.id: message async for message in read}
+        return [
+            message
+            for _, message in sorted(found.items())
+            if me is not None
+            and message.author.id == me.id
+            and message.reference is not None
+            and message.reference.message_id == prompt_id
+        ]
+
+    def _unknown(self, connection: Transaction, where: Where, message_ids: Sequence[str]) -> list[str]:
+        """Those messages that belong to no turn yet."""
+        place = open_place(connection, where.platform, where.place, self._clock.now_ms())
+        return [one for one in message_ids if turn_behind(connection, place.place_id, one) is None]
