@@ -9,6 +9,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
@@ -18,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from storage.engines import NUM_READERS, reading_engine, scrub, writing_engine
+from storage.engines import NUM_READERS, PAUSE_S, reading_engine, scrub, writing_engine
 from storage.errors import StoreBusy, StoreUnusable
 from storage.lock import instance_lock
 from storage.migrating import check_schema, migrate
@@ -179,6 +180,7 @@ class Database:
             jobs = [job for job in group if job is not None and job.outcome.set_running_or_notify_cancel()]
             for job, (result, error) in zip(jobs, self._commit(jobs), strict=True):
                 job.settle(result, error)
+            time.sleep(PAUSE_S)
 
     def _commit(self, group: Sequence[_Job]) -> list[tuple[Any, Exception | None]]:
         """Run a group in one transaction; what each gave, or what went wrong with it."""

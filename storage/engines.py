@@ -4,12 +4,18 @@ SQLAlchemy's defaults lose updates on SQLite: the driver begins transactions by 
 Here the driver begins none, and every transaction begins as what it is: IMMEDIATE where it may write.
 """
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
+from sqlalchemy.exc import OperationalError
 
 BUSY_MS = 5000
+LOOK_S = 0.0005
+PAUSE_S = 0.001
+"""What a writer leaves between two transactions, for those of other processes."""
 NUM_READERS = 4
 
 
@@ -70,8 +76,28 @@ def _set_up(engine: Engine, begin: str, **pragmas: str) -> None:
         cursor.execute("PRAGMA secure_delete=ON")  # what people have deleted leaves no bytes
         for name, value in pragmas.items():
             cursor.execute(f"PRAGMA {name}={value}")
+        cursor.execute("PRAGMA busy_timeout=0")  # from here on we wait ourselves, see _begin_in_turn
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
+        _begin_in_turn(connection, begin)
+
+
+def _begin_in_turn(connection: Any, begin: str) -> None:
+    """Begin as soon as nobody else writes. Raises OperationalError if somebody does for BUSY_MS.
+
+    SQLite's own waiting looks again after up to 100 ms: whoever writes all the time is back by then, and the
+    other process starves. We look every half millisecond, and a writer pauses for longer (`PAUSE_S`).
+    """
+    deadline_s = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.exec_driver_sql(begin)
+        except OperationalError as error:
+            is_busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > deadline_s:
+                raise
+            time.sleep(LOOK_S)
+        else:
+            return

@@ -120,7 +120,7 @@ async def test_a_second_bot_is_refused_and_names_the_first(store: Database) -> N
 async def test_another_process_that_keeps_the_lock_too_long_is_told(
     store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.write(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=50"))
+    monkeypatch.setattr("storage.engines.BUSY_MS", 50)
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy, match="locked by another process"):
