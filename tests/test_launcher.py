@@ -35,6 +35,7 @@ case "$1 ${{2:-}}" in
     "-m ruff" | "-m mypy" | "-c "*importlinter*)
         [[ ! -e $FAKE/bad-$2 ]] || {{ echo "a complaint"; exit 1; }} ;;
     "-m tests.peers")
+        [[ -z ${{PYTHONSAFEPATH:-}} && -f murmur ]] || {{ echo "No module named 'tests'" >&2; exit 1; }}
         echo "${{@:3}}" >>"$FAKE/peers"
         [[ ! -e $FAKE/no-peers ]] || {{ echo "peers: synapse cannot be installed" >&2; exit 1; }} ;;
     "-m pytest") shift 2; printf '[%s]' "$@"; printf '\\n=== 3 passed in 0.10s ===\\n' ;;

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 
@@ -39,6 +40,7 @@ class World:
         self.port = port
         self.brain = brain
         self.core: Core = None  # type: ignore[assignment]
+        self.num_using_store = 0
         self._num_events = 0
 
     async def say(
@@ -77,9 +79,16 @@ class World:
         for _ in range(PATIENCE_TURNS):
             if condition():
                 return
-            await asyncio.sleep(0.001)  # the store's threads need real time
+            await asyncio.sleep(0.001)
+            await self.store_is_quiet()
             await self.clock.advance(TURN_S)
         raise AssertionError(what or f"it never came to that; to be seen is {self.port.texts}")
+
+    async def store_is_quiet(self) -> None:
+        """Wait, in real time, for the store's threads: on a busy machine no more than a moment is to pass."""
+        async with asyncio.timeout(10):
+            while self.num_using_store:
+                await asyncio.sleep(0.001)
 
     async def pass_(self, seconds: float) -> None:
         """Let time go by."""
@@ -128,6 +137,19 @@ class World:
         return f"e{self._num_events}"
 
 
+def counted(world: World, use: Any) -> Any:
+    """`use` of the store, counted while it is under way."""
+
+    async def count(*args: Any, **kwargs: Any) -> Any:
+        world.num_using_store += 1
+        try:
+            return await use(*args, **kwargs)
+        finally:
+            world.num_using_store -= 1
+
+    return count
+
+
 @asynccontextmanager
 async def open_world(
     path: Path, *, boot: str = "boot", like: World | None = None, rules: Rules = RULES
@@ -138,6 +160,7 @@ async def open_world(
     brain = FakeBrain(clock)
     async with open_database(path) as store:
         world = World(store, clock, port, brain)
+        store.write, store.read = counted(world, store.write), counted(world, store.read)  # type: ignore[method-assign]
         world._num_events = like._num_events if like is not None else 0
         desk = open_desk(store, clock, KEY, rules)
         async with open_core(desk, brain, {"fake": port}, boot=boot, rules=rules) as core:
