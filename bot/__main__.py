@@ -1,4 +1,4 @@
-"""The bot's command line: bot, config, quota, doctor. What is not built yet says so."""
+"""The bot's command line: bot, config, matrix, quota, doctor. What is not built yet says so."""
 
 import os
 import sys
@@ -6,7 +6,6 @@ import sys
 from swarm.signals import leave_on_signals
 
 NOT_BUILT = {
-    "bot": "runs the Discord and Matrix bots",
     "quota": "shows and changes quotas",
     "doctor": "looks for what is wrong with an installation",
 }
@@ -18,11 +17,19 @@ def main(arguments: list[str]) -> int:
         from bot.config.command import run_config
 
         return run_config(arguments[1:], os.environ)
-    return _say_not_built(arguments)
+    if arguments[:1] == ["matrix"]:
+        from bot.on_matrix.command import run_matrix
+
+        return run_matrix(arguments[1:], os.environ)
+    if arguments[:1] and arguments[0] in NOT_BUILT:
+        return _say_not_built(arguments)
+    from bot.command import run_command_line
+
+    return run_command_line(arguments, os.environ)
 
 
 def _say_not_built(arguments: list[str]) -> int:
-    command = arguments[0] if arguments and arguments[0] in NOT_BUILT else "bot"
+    command = arguments[0]
     is_asking = any(argument in {"-h", "--help"} for argument in arguments)
     (sys.stdout if is_asking else sys.stderr).write(
         f"murmur: `./murmur {command}`, which {NOT_BUILT[command]}, is not built yet; "

@@ -6,7 +6,7 @@ Adapters give it what happened (`receive`) and a port to answer through; all bet
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,6 +33,7 @@ from swarm.background import RunningGroup, running, running_group
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 60.0
+CUT_OFF_S = 5.0
 KEEP_EVENTS_MS = 7 * DAY_MS
 MOST_TAKEN = 32
 TAKE_AGAIN_S = 1.0
@@ -71,6 +72,7 @@ class Core:
         self._group = group
         self._queue = TurnQueue(rules.bounds)
         self._gates: dict[str, Gate] = {}
+        self._is_draining = False
         self._changed = asyncio.Event()
         self._takers = asyncio.Semaphore(MOST_TAKEN)
         self._num_taking = 0
@@ -103,6 +105,18 @@ class Core:
             self._gates[turn_id].is_stopped = True
             self._runner.stop(turn_id)
 
+    async def drain(self, within_s: float) -> None:
+        """Begin nothing new: what comes is kept for the next start. What runs may end, or is cut off."""
+        self._is_draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.settle()
+            return
+        self.stop_all()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CUT_OFF_S):
+                await self.settle()
+
     async def receive(
         self, platform: str, events: Sequence[Event], markers: Mapping[str, str] | None = None
     ) -> None:
@@ -113,7 +127,8 @@ class Core:
         new = await self._desk.store.write(
             receive, platform, events, self._desk.clock.now_ms(), markers or {}
         )
-        self._begin_taking(platform, new)
+        if not self._is_draining:
+            self._begin_taking(platform, new)
 
     async def enqueue(self, said: Said, *, must_wait: bool = False) -> str:
         """Let a queued turn run when it may; returns what the queue says."""

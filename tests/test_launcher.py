@@ -362,7 +362,7 @@ def test_ci_installs_real_peers_and_does_without_if_it_must(launcher: Launcher) 
     assert (status, output.splitlines()[-1], len(launcher.peer_calls())) == (0, "exit status: 0", 1)
 
 
-@pytest.mark.parametrize("command", [["bot", "quota", "show"], ["bot", "doctor"], ["bot"]])
+@pytest.mark.parametrize("command", [["bot", "quota", "show"], ["bot", "doctor"]])
 def test_what_is_not_built_says_so_in_one_sentence(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command],

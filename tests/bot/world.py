@@ -87,7 +87,7 @@ class World:
     async def store_is_quiet(self) -> None:
         """Wait, in real time, for the store's threads: on a busy machine no more than a moment is to pass."""
         async with asyncio.timeout(10):
-            while self.num_using_store:
+            while self.num_using_store:  # noqa: ASYNC110 - counted by calls of many tasks
                 await asyncio.sleep(0.001)
 
     async def pass_(self, seconds: float) -> None:

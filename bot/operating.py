@@ -1,0 +1,139 @@
+"""The bots of one configuration, from their start to their end: store, swarm, core, platforms.
+
+Whoever stops them is obeyed in peace: nothing new is begun, what runs is finished or cut off with a note, and
+what people say meanwhile is kept and answered after the next start.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bot.bookkeeping import Wishes
+from bot.clock import Clock, RealClock
+from bot.config.models import Settings
+from bot.core import Core, Rules, open_core, open_desk
+from bot.outbound import Outbound
+from bot.sessions.brain import open_brain
+from bot.sessions.pool import Limits
+from bot.turn_queue import Bounds
+from storage.amounts import Rates
+from storage.database import Database, open_database
+from storage.errors import StorageError
+from storage.hash_key import load_hash_key
+from storage.rate import Rate
+from swarm.background import finish, running
+from swarm.client import SwarmModel, join
+from swarm.errors import ConfigError
+from swarm.sampling import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+SPARE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A platform that is enabled: its port, and what hears for the core until it is cancelled."""
+
+    port: Outbound
+    listen: Callable[[Core], Coroutine[Any, Any, None]]
+
+
+async def run_bot(settings: Settings) -> None:
+    """Answer people on every platform that is enabled, until cancelled. Raises ConfigError."""
+    if not (settings.discord.enabled or settings.matrix.enabled):
+        raise ConfigError("no platform is enabled: set enabled = true in [discord] or [matrix]")
+    clock = RealClock()
+    try:
+        async with (
+            open_database(settings.storage.path) as store,
+            _open_model(settings) as model,
+            open_brain(model, store, clock, limits_of(settings)) as brain,
+            open_platforms(settings, store, clock) as platforms,
+        ):
+            rules = rules_of(settings)
+            desk = open_desk(store, clock, load_hash_key(settings.storage.path), rules)
+            ports = {name: platform.port for name, platform in platforms.items()}
+            boot = secrets.token_hex(8)
+            async with open_core(desk, brain, ports, boot=boot, rules=rules) as core:
+                await serve(core, platforms, settings.ops.drain_seconds)
+    except StorageError as error:
+        raise ConfigError(str(error)) from error
+
+
+async def serve(core: Core, platforms: dict[str, Platform], drain_s: float) -> None:
+    """Hear what people say until cancelled, then let what runs end. Raises what a platform raises."""
+    async with running(*(platform.listen(core) for platform in platforms.values())):
+        logger.info("ready on %s", ", ".join(platforms))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await finish(core.drain(drain_s), within_s=drain_s + SPARE_S)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What the core has to obey."""
+    bot, limits, quota = settings.bot, settings.limits, settings.quota
+    params = SamplingParams(
+        temperature=bot.temperature,
+        top_p=bot.top_p,
+        top_k=bot.top_k,
+        repetition_penalty=bot.repetition_penalty,
+        max_new_tokens=limits.max_new_tokens,
+    )
+    return Rules(
+        rates=Rates(quota.daily_grant, quota.balance_cap, quota.prefill_percent, quota.least_new_tokens),
+        bounds=Bounds(
+            running=limits.running,
+            waiting=limits.queued,
+            waiting_in_conversation=limits.queued_per_conversation,
+            running_of_person=limits.running_per_user,
+            waiting_of_person=limits.queued_per_user,
+        ),
+        rate=Rate(burst=limits.message_burst, interval_ms=60_000 // limits.messages_per_minute),
+        wishes=Wishes(params, bot.persona, bot.streaming, bot.show_thinking),
+        place_notice=settings.privacy.notice,
+        person_notice="`privacy` tells what is kept of you, and who can read it",
+        retention_days=settings.privacy.retention_days,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How many sessions are kept open."""
+    swarm = settings.swarm
+    return Limits(
+        live=swarm.live_sessions, personas=swarm.persona_sessions, idle_s=60.0 * swarm.park_after_minutes
+    )
+
+
+@asynccontextmanager
+async def _open_model(settings: Settings) -> AsyncIterator[SwarmModel]:
+    """The swarm, and the two ends of the model that answers. Raises ConfigError."""
+    swarm = settings.swarm
+    async with join(swarm.initial_peers, identity=swarm.identity_file) as joined:
+        yield await joined.load(swarm.models[0])
+
+
+@asynccontextmanager
+async def open_platforms(
+    settings: Settings, store: Database, clock: Clock
+) -> AsyncIterator[dict[str, Platform]]:
+    """Those that are enabled; the libraries of the others are not even imported. Raises ConfigError."""
+    async with AsyncExitStack() as stack:
+        platforms: dict[str, Platform] = {}
+        if settings.discord.enabled:
+            from bot.on_discord.platform import open_platform as open_discord
+
+            opened = await stack.enter_async_context(open_discord(settings.discord, store, clock))
+            platforms["discord"] = Platform(*opened)
+        if settings.matrix.enabled:
+            from bot.on_matrix.platform import open_platform as open_matrix
+
+            prefix = settings.bot.command_prefix
+            opened = await stack.enter_async_context(open_matrix(settings.matrix, prefix, store, clock))
+            platforms["matrix"] = Platform(*opened)
+        yield platforms
