@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 RUN_MARK = "MURMUR_TEST_RUN"
+DEVICE_VARIABLE = "MURMUR_TEST_DEVICE"
 ROOT = Path(__file__).parents[1]
 # Processes that tests start may import the tests; ./murmur keeps the working directory out of the path.
 os.environ["PYTHONPATH"] = str(ROOT)
@@ -19,6 +20,28 @@ os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 LAST_EXITS_S = 3.0  # processes whose parent was just killed need a moment to notice
 SLOW_CALLBACK_S = 0.1
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--device`."""
+    parser.addoption(
+        "--device",
+        default="cpu",
+        help="where tests of exactness load the servers' blocks: cpu (default), cuda or cuda:N",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make `--device` known to tests/devices.py. Raises UsageError if there is no such device."""
+    name = config.getoption("--device")
+    if name != "cpu":
+        import torch
+
+        try:
+            torch.empty(1, device=name)
+        except (RuntimeError, AssertionError) as error:  # what torch says depends on how it was built
+            raise pytest.UsageError(f"there is no device {name!r} here; use --device cpu") from error
+    os.environ[DEVICE_VARIABLE] = name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -126,6 +126,7 @@ _FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _FAMILIES |= {name: (kind, _SMALL | settings) for name, (kind, settings) in _FURTHER.items()}
 FURTHER_FAMILIES = tuple(_FURTHER)
+EVERY_FAMILY = (*FAMILIES, *FURTHER_FAMILIES)
 _SEEDS = {"gemma3": 8, "phi3": 8, "llama4": 4}
 """Other seeds than SEED, for families whose two best tokens would come too close somewhere in the tests."""
 

@@ -42,7 +42,7 @@ def test_an_orphan_is_found_by_its_mark(marked_orphan: tuple[str, int]) -> None:
     assert list(find_marked_processes(mark)) == [process_id]
 
 
-def run_pytest(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, test: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `test` under this project's conftest in a folder of its own."""
     (folder / "conftest.py").write_text(CONFTEST.read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "test_it.py").write_text(test, encoding="utf-8")
@@ -56,6 +56,7 @@ def run_pytest(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
         "-o",
         "asyncio_mode=auto",
         str(folder),
+        *arguments,
     ]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=50, check=False)
 

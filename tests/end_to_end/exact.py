@@ -9,7 +9,7 @@ more than one in a thousand positions, and the run fails.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,8 @@ from swarm.checkpoint import Checkpoint, open_checkpoint
 from swarm.inference import InferenceSession
 from swarm.model_ends import ModelEnds, load_ends
 from swarm.wire.blocks import Span
-from tests.models import VOCABULARY, make_model
+from tests.devices import blocks_device
+from tests.models import EVERY_FAMILY, VOCABULARY, make_model
 
 FAMILIES = ("llama", "bloom", "qwen3")
 LOST_HOPS = {"first": 0, "middle": 1, "last": 2}
@@ -39,6 +40,15 @@ def prompt(number: int, length: int = 7) -> list[int]:
     """Return token ids, others for every `number`."""
     chance = torch.Generator().manual_seed(number)
     return torch.randint(FIRST_TOKEN, VOCABULARY, (length,), generator=chance).tolist()
+
+
+def each_family(quick: Collection[str], families: Collection[str] = EVERY_FAMILY) -> pytest.MarkDecorator:
+    """Run a test of `family` for each of `families`; by default for the `quick` ones alone."""
+    assert set(quick) <= set(families), "a family that there is not"
+    return pytest.mark.parametrize(
+        "family",
+        [pytest.param(family, marks=() if family in quick else pytest.mark.slow) for family in families],
+    )
 
 
 def every_family(argument: str, cases: Mapping[str, Any], turn: int = 0) -> pytest.MarkDecorator:
@@ -80,7 +90,8 @@ class SmallModel:
     def span(self, span: Span) -> SpanModel:
         """The blocks of `span`, ready to run; their weights may serve several servers at once."""
         if span not in self._spans:
-            self._spans[span] = SpanModel(load_span(self.checkpoint, span, dtype=self.dtype), span)
+            loaded = load_span(self.checkpoint, span, dtype=self.dtype, device=blocks_device())
+            self._spans[span] = SpanModel(loaded, span)
         return self._spans[span]
 
     def greedy(self, ids: Sequence[int], num_tokens: int) -> list[int]:

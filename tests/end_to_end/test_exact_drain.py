@@ -1,13 +1,15 @@
 """A server that is about to stop hands its pages over: nothing is computed again, and no bit changes."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 
 from server.session_table import Refused
-from tests.end_to_end.exact import check_answer, prompt, small_model
-from tests.end_to_end.swarm import BlockServer, Client, Offer, open_swarm, until
+from swarm.inference import InferenceSession
+from tests.end_to_end.exact import Answer, check_answer, each_family, prompt, small_model
+from tests.end_to_end.swarm import BlockServer, Client, Offer, open_swarm, spans, until
 
 SPANS = [(0, 2), (2, 5), (5, 6)]
 FAST = 1e5
@@ -45,22 +47,77 @@ async def test_a_server_that_drains_hands_its_pages_over(hop: int) -> None:
         await swarm.check_clean()
 
 
-async def test_a_drain_changes_no_bit_in_bf16() -> None:
-    model = small_model("llama", "bfloat16")
+async def advance(answers: Sequence[Answer], num_tokens: int | None = None) -> None:
+    """Let all of them go on at once, so that they share batches."""
+    async with asyncio.TaskGroup() as group:
+        for answer in answers:
+            group.create_task(answer.advance(num_tokens))
+
+
+@each_family({"bloom", "deepseek-v3"})
+async def test_every_family_says_the_same_where_a_server_drains_amid_answers(family: str) -> None:
+    model, ids = small_model(family), prompt(4, 45)
+    async with open_swarm(model, *offers_with_spare(1)) as swarm:
+        client = await swarm.client()
+        old, spare = swarm.servers[1], swarm.servers[3]
+        async with client.session() as parent, client.session() as other:
+            await parent.feed(ids)
+            async with parent.fork(40) as child:
+                answers = [
+                    Answer(model, parent, ids + prompt(5, 1), 16),
+                    Answer(model, child, ids[:40] + prompt(6, 3), 16),
+                    Answer(model, other, prompt(7, 20), 16),
+                ]
+                await advance(answers, 6)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(advance(answers, 4))
+                    group.create_task(drain(old, client))
+                await advance(answers)
+                assert {swarm.path(session)[1] for session in (parent, child, other)} == {spare}
+                assert old.host.num_exports == 3
+                assert {server.recomputed_tokens for server in swarm.living} == {0}
+                await until(lambda: not len(old.host.table), 2.0, "nobody needs the old server any more")
+            parent.rollback(30)
+            await check_answer(model, parent, ids[:30] + prompt(8, 2), 4)
+        await swarm.check_clean()
+
+
+@each_family({"llama"})
+async def test_in_bf16_neither_a_cut_nor_a_drain_nor_a_return_changes_a_bit(family: str) -> None:
+    model = small_model(family, "bfloat16")
+    async with open_swarm(model, *offers_with_spare(1), Offer(0, 6, blocks_per_s=1.0)) as swarm:
+        client = await swarm.client()
+        first, old, _, spare, whole = swarm.servers
+        async with client.session(whole) as session:
+            await feed_start(session)
+            wanted = await feed_rest(session)
+        async with client.session() as session:
+            await feed_start(session)
+            assert spans(session.route) == SPANS
+            ticket, held = session.detach(), session.ids
+        async with client.session(ticket=ticket, ids=held) as session:
+            assert torch.equal(await feed_rest(session), wanted), "cut, and come back to"
+            assert first.executed_tokens == 120, "every token once"
+        async with client.session() as session:
+            await feed_start(session)
+            await drain(old, client)
+            assert torch.equal(await feed_rest(session), wanted), "drained"
+            assert swarm.path(session)[1] is spare
+            assert spare.executed_tokens == 18, "only what came after the commit"
+        await swarm.check_clean()
+
+
+async def feed_start(session: InferenceSession) -> None:
+    """A prompt and two tokens."""
     ids = prompt(2, 120)
-    outputs = []
-    for is_drained in (False, True):
-        async with open_swarm(model, *offers_with_spare(1)) as swarm:
-            client = await swarm.client()
-            async with client.session() as session:
-                parts = [await session.feed(ids[:100], rows=100)]
-                if is_drained:
-                    await drain(swarm.servers[1], client)
-                parts += [await session.feed(ids[100:101]), await session.feed(ids[101:], rows=19)]
-                assert (swarm.path(session)[1] is swarm.servers[3]) == is_drained
-            outputs.append(torch.cat(parts))
-            await swarm.check_clean()
-    assert torch.equal(*outputs)
+    for place in (slice(0, 100), slice(100, 101), slice(101, 102)):
+        await session.feed(ids[place])
+
+
+async def feed_rest(session: InferenceSession) -> torch.Tensor:
+    """What else the session is told, one token and several; what the last block gives out for them."""
+    ids = prompt(2, 120)
+    return torch.cat([await session.feed(ids[102:103]), await session.feed(ids[103:], rows=17)])
 
 
 def refuse(server: BlockServer) -> None:

@@ -10,7 +10,7 @@ from swarm.client import SwarmModel
 from swarm.inference import InferenceSession
 from swarm.sampling import SamplingParams
 from swarm.text import load_tokenizer
-from tests.end_to_end.exact import Answer, check_answer, load_small_model, prompt, small_model
+from tests.end_to_end.exact import Answer, check_answer, each_family, load_small_model, prompt, small_model
 from tests.end_to_end.swarm import Offer, Swarm, open_swarm, spans
 from tests.end_to_end.test_exact_drain import drain
 from tests.models import FURTHER_FAMILIES, make_model
@@ -18,13 +18,9 @@ from tests.swarm.tokenizers_for_tests import byte_level
 
 OFFERS = [Offer(0, 2), Offer(2, 6, blocks_per_s=1e5), Offer(2, 6, blocks_per_s=100.0)]
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=24)
-DEFAULT = {"gemma3", "falcon-alibi"}
-EVERY_FAMILY = [
-    pytest.param(family, marks=() if family in DEFAULT else pytest.mark.slow) for family in FURTHER_FAMILIES
-]
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@each_family({"gemma3", "falcon-alibi"}, FURTHER_FAMILIES)
 async def test_two_hops_of_which_one_is_lost_answer_as_the_unsplit_model(family: str) -> None:
     model, ids = small_model(family), prompt(1, 45)
     async with open_swarm(model, *OFFERS) as swarm:

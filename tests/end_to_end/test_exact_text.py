@@ -12,9 +12,8 @@ from swarm.client import SwarmModel
 from swarm.sampling import SamplingParams
 from swarm.text import load_tokenizer
 from tests.end_to_end.conversations import make_talking_model
-from tests.end_to_end.exact import FAMILIES, SmallModel, load_small_model, prompt
+from tests.end_to_end.exact import FAMILIES, SmallModel, each_family, load_small_model, prompt
 from tests.end_to_end.swarm import Offer, Swarm, open_swarm
-from tests.models import FURTHER_FAMILIES
 
 OFFERS = [Offer(0, 2), Offer(2, 5, blocks_per_s=1e5), Offer(5, 6), Offer(2, 5, blocks_per_s=100.0)]
 DRAWN: dict[str, Any] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "max_new_tokens": 24}
@@ -37,9 +36,7 @@ async def talking(small: SmallModel) -> AsyncIterator[tuple[Swarm, SwarmModel]]:
         await swarm.check_clean()
 
 
-@pytest.mark.parametrize(
-    "family", [*FAMILIES, *(pytest.param(family, marks=pytest.mark.slow) for family in FURTHER_FAMILIES)]
-)
+@each_family(FAMILIES)
 async def test_a_seed_gives_the_tokens_of_transformers_with_and_without_a_loss(
     family: str, tmp_path: Path
 ) -> None:

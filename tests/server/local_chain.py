@@ -16,6 +16,7 @@ from server.span import SpanModel
 from swarm.checkpoint import open_checkpoint
 from swarm.model_ends import load_ends
 from swarm.wire.blocks import Span
+from tests.devices import blocks_device
 
 MAX_LOGIT_DIFFERENCE = 1e-4
 
@@ -48,7 +49,10 @@ class LocalChain:
         self.min_gap = min_gap
         checkpoint = open_checkpoint(str(path))
         self.spans = [Span(first, last) for first, last in pairwise(cuts)]
-        self.models = [SpanModel(load_span(checkpoint, span, dtype=dtype), span) for span in self.spans]
+        self.models = [
+            SpanModel(load_span(checkpoint, span, dtype=dtype, device=blocks_device()), span)
+            for span in self.spans
+        ]
         self.windows = {block: window for model in self.models for block, window in model.windows.items()}
         self.pool = KVPool(1_000_000, windows=self.windows, rollback_tokens=rollback_tokens)
         self.ends = load_ends(checkpoint)

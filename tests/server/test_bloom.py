@@ -12,8 +12,14 @@ from server.verify import verify_span
 from swarm.checkpoint import open_checkpoint
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
+from tests.devices import blocks_device
 from tests.models import make_config, make_model, random_base
 from tests.server.local_chain import MAX_LOGIT_DIFFERENCE, LocalChain, some_ids
+
+
+def load(path: Path, span: Span, dtype: torch.dtype = torch.float32) -> SpanModel:
+    loaded = load_span(open_checkpoint(str(path)), span, dtype=dtype, device=blocks_device())
+    return SpanModel(loaded, span)
 
 
 @pytest.mark.parametrize("num_heads", [2, 6, 8])
@@ -29,7 +35,7 @@ def test_alibi_is_exact_for_any_number_of_heads(num_heads: int, tmp_path: Path) 
 
 def test_the_residual_after_the_norm_is_honoured(tmp_path: Path) -> None:
     path = make_model(tmp_path, "bloom", apply_residual_connection_post_layernorm=True)
-    verify_span(SpanModel(load_span(open_checkpoint(str(path)), Span(2, 4)), Span(2, 4)))
+    verify_span(load(path, Span(2, 4)))
 
 
 def test_restoring_an_adapted_block_gives_transformers_own() -> None:
@@ -50,7 +56,4 @@ def test_a_setting_that_cannot_be_honoured_is_refused() -> None:
 
 
 def test_alibi_in_bf16_is_rounded_as_transformers_rounds_it(tmp_path: Path) -> None:
-    path = make_model(tmp_path, "bloom")
-    verify_span(
-        SpanModel(load_span(open_checkpoint(str(path)), Span(0, 6), dtype=torch.bfloat16), Span(0, 6))
-    )
+    verify_span(load(make_model(tmp_path, "bloom"), Span(0, 6), torch.bfloat16))

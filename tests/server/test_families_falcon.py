@@ -12,6 +12,7 @@ from server.span import SpanModel
 from server.verify import verify_span
 from swarm.checkpoint import open_checkpoint
 from swarm.wire.blocks import Span
+from tests.devices import blocks_device
 from tests.models import make_config, make_model, random_base
 from tests.server.local_chain import MAX_LOGIT_DIFFERENCE, LocalChain, some_ids
 
@@ -20,7 +21,8 @@ HEAD_DIM = 8
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32) -> SpanModel:
-    return SpanModel(load_span(open_checkpoint(str(path)), Span(0, 6), dtype=dtype), Span(0, 6))
+    loaded = load_span(open_checkpoint(str(path)), Span(0, 6), dtype=dtype, device=blocks_device())
+    return SpanModel(loaded, Span(0, 6))
 
 
 @pytest.mark.parametrize("num_heads", [2, 6, 8])

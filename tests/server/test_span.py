@@ -17,6 +17,7 @@ from server.verify import verify_span
 from swarm.checkpoint import open_checkpoint
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
+from tests.devices import blocks_device
 from tests.models import FAMILIES, make_config, make_model, random_base
 from tests.server.local_chain import MAX_LOGIT_DIFFERENCE, LocalChain, some_ids
 
@@ -33,7 +34,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path, span: Span, dtype: torch.dtype = torch.float32) -> SpanModel:
-    return SpanModel(load_span(open_checkpoint(str(path)), span, dtype=dtype), span)
+    loaded = load_span(open_checkpoint(str(path)), span, dtype=dtype, device=blocks_device())
+    return SpanModel(loaded, span)
 
 
 def test_a_prompt_at_once_equals_the_unsplit_model(chain: LocalChain) -> None:
