@@ -1,22 +1,27 @@
-"""Decoding while a stranger breaks the rules against while nobody does: milliseconds per token, tiny, 1 hop.
+"""Decoding while a stranger floods the server against while nobody does: time per token, tiny, 1 hop.
 
-The stranger is a process of its own with its own p2pd, on one core alone: what is measured is what its
-messages cost the server, not that somebody else computes on the machine. One sends 200 messages a second,
-another as many as it can; see hostile_peer.py for what they are.
+There are two servers: one is flooded, beside the other nobody does anything, so that what a flood leaves
+behind is no part of the baseline. Each flood of hostile_floods.py has a process of its own, with its own p2pd
+and a new identity for every pair, on one core and less urgent than all others: what is measured is what its
+messages cost the server, not that somebody else computes on the machine.
+
+Steps as they should be take their share of the computation, whoever sends them. So those that are sent as
+fast as they can be are compared with another peer who decodes in as many sessions, a token after the other:
+who does not wait for results must not slow down others more than who does.
 """
 
 import asyncio
-import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench.models import make_tiny, some_ids
 from bench.report import Found, Pair, found, medians
@@ -24,102 +29,167 @@ from bench.swarms import Service, Swarm, open_swarm
 from swarm.inference import InferenceSession
 
 GOAL = 1.2
-RATE = 200.0
 PROMPT, TOKENS = 64, 128
-PAIRS = 9
+FEW_TOKENS = 24
+PAIRS = 7
 LEAD_S = 0.5
-"""So long an attack has gone on, or is over, before tokens are counted."""
+"""So long a flood has gone on before tokens are counted."""
+LONG_LEAD_S = 3.0
+"""So long it takes until all sessions are open."""
+BAD = ("malformed", "bad steps", "out of turn", "orders", "sessions", "streams", "held", "halves", "records")
+STEPS, POLITE = "steps", "polite steps"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A server that is flooded and one that is left alone, with a session on each."""
+
+    swarm: Swarm
+    servers: tuple[Service, Service]
+    sessions: tuple[InferenceSession, InferenceSession]
+
+    async def decoded_s(self, which: int, num_tokens: int) -> float:
+        """The same tokens again: seconds."""
+        self.sessions[which].rollback(PROMPT)
+        return await self.swarm.decode(self.sessions[which], num_tokens)
+
+
+FLOODED, OTHER = 0, 1
 
 
 @dataclass
 class Attack:
-    """A hostile process, and what it and its target have used of the processor (seconds)."""
+    """A hostile process and its target."""
 
     process: "asyncio.subprocess.Process"
     target: Service
 
-    async def switch(self) -> int:
-        """Begin or pause; returns how many messages it has sent so far."""
+    async def num_sent(self) -> int:
+        """How many messages it has sent; the first time, it begins."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(b"\n")
-        return int(json.loads(await self.process.stdout.readline()))
+        return int(await self.process.stdout.readline())
 
-    def used_s(self) -> dict[str, float]:
+    def used_s(self) -> Counter[str]:
         """Seconds of all cores, by who used them."""
         peers = {"attacker": self.process.pid, "server": self.target.process.pid}
         used = {name: _used_s(pid) for name, pid in peers.items()}
-        return used | {f"{name}_p2pd": sum(map(_used_s, _children(pid))) for name, pid in peers.items()}
+        return Counter(
+            used | {f"{name}_p2pd": sum(map(_used_s, _children(pid))) for name, pid in peers.items()}
+        )
+
+
+@dataclass
+class Measured:
+    """Pairs of seconds without and with a flood, and what it was meanwhile."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    num_sent: int = 0
+    flooded_s: float = 0.0
+    used_s: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ratio(self) -> float:
+        """The median of the pairs' ratios."""
+        return round(statistics.median(flooded / alone for alone, flooded in self.pairs), 3)
+
+    def told(self, num_tokens: int) -> dict[str, float]:
+        """For people: milliseconds a token, messages a second, parts of a core."""
+        cores = {f"{name}_cores": round(seconds / self.flooded_s, 2) for name, seconds in self.used_s.items()}
+        return {
+            "ratio": self.ratio,
+            "ms": round(1e3 * medians(self.pairs)[1] / num_tokens, 2),
+            "messages_per_s": round(self.num_sent / self.flooded_s),
+            **cores,
+        }
 
 
 async def measure(pairs: int = PAIRS) -> Found:
-    """Decode in turn without and with each attack."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with open_swarm(make_tiny(Path(folder))) as swarm:
-            (server,) = await swarm.start((0, 8))
-            async with swarm.session(server) as session:
-                await session.feed(some_ids(1, PROMPT))
-                await swarm.decode(session, 16)
-                throttled, details = await _measured(swarm, server, session, RATE, pairs)
-                flood, more = await _measured(swarm, server, session, 0.0, pairs)
-    quiet_s, attacked_s = medians(throttled)
+    """Decode without and with each flood in turn; the worst of them is the result."""
+    async with _open_bench() as bench:
+        floods = {name: await _flooded(bench, name, pairs) for name in BAD}
+        steps = await _steps(bench, pairs)
+    worst = max(floods, key=lambda name: floods[name].ratio)
+    alone_s = [alone for flood in floods.values() for alone, _ in flood.pairs]
+    told = {name.replace(" ", "_"): flood.told(TOKENS) for name, flood in floods.items()}
     return found(
         "hostile",
-        f"time per token while a stranger sends {RATE:.0f} bad messages a second / alone, tiny, fp32, 1 hop",
-        throttled,
+        f"time per token under a stranger's flood / alone, the worst of {len(BAD)} floods, tiny, fp32, 1 hop",
+        floods[worst].pairs,
         GOAL,
         is_least=False,
-        attack="malformed frames on streams of their own, refused orders, steps out of turn; from one core",
-        alone_ms=round(1e3 * quiet_s / TOKENS, 3),
-        attacked_ms=round(1e3 * attacked_s / TOKENS, 3),
-        **details,
-        flood_ratio=found("", "", flood, GOAL).ratio,
-        flood_ms=round(1e3 * medians(flood)[1] / TOKENS, 3),
-        **{f"flood_{name}": figure for name, figure in more.items()},
+        also={f"steps_ratio <= {GOAL}": steps.ratio <= GOAL},
+        worst=worst,
+        alone_ms=round(1e3 * statistics.median(alone_s) / TOKENS, 3),
+        **told,
+        steps=steps.told(FEW_TOKENS),
+        steps_ratio=steps.ratio,
+        polite_steps_ms=round(1e3 * medians(steps.pairs)[0] / FEW_TOKENS, 2),
     )
-
-
-async def _measured(
-    swarm: Swarm, server: Service, session: InferenceSession, rate: float, pairs: int
-) -> tuple[list[Pair], dict[str, Any]]:
-    """Times without and with the attack; messages a second, and parts of a core that everybody took."""
-    times: list[Pair] = []
-    sent, attacked_s, used_s = (
-        0,
-        0.0,
-        dict.fromkeys(("attacker", "server", "attacker_p2pd", "server_p2pd"), 0.0),
-    )
-    async with _attacking(swarm, server, rate) as attack:
-        for _ in range(pairs):
-            await asyncio.sleep(LEAD_S)
-            alone_s = await _decoded_s(swarm, session)
-            sent_before, used_before, started = await attack.switch(), attack.used_s(), time.monotonic()
-            await asyncio.sleep(LEAD_S)
-            times.append((alone_s, await _decoded_s(swarm, session)))
-            attacked_s += time.monotonic() - started
-            used_s = {name: used_s[name] + now - used_before[name] for name, now in attack.used_s().items()}
-            sent += await attack.switch() - sent_before
-    cores = {f"{name}_cores": round(seconds / attacked_s, 2) for name, seconds in used_s.items()}
-    return times, {"messages_per_s": round(sent / attacked_s)} | cores
-
-
-async def _decoded_s(swarm: Swarm, session: InferenceSession) -> float:
-    """The same tokens again: seconds."""
-    session.rollback(PROMPT)
-    return await swarm.decode(session, TOKENS)
 
 
 @asynccontextmanager
-async def _attacking(swarm: Swarm, server: Service, rate: float) -> AsyncIterator[Attack]:
+async def _open_bench() -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        swarm = await stack.enter_async_context(open_swarm(make_tiny(Path(folder))))
+        flooded, other = await swarm.start((0, 8), (0, 8))
+        sessions = [await stack.enter_async_context(swarm.session(server)) for server in (flooded, other)]
+        for session in sessions:
+            await session.feed(some_ids(1, PROMPT))
+            await swarm.decode(session, 16)
+        yield Bench(swarm, (flooded, other), (sessions[0], sessions[1]))
+
+
+async def _flooded(bench: Bench, name: str, num_pairs: int) -> Measured:
+    measured = Measured()
+    for _ in range(num_pairs):
+        async with _attacking(bench, FLOODED, name) as attack:
+            alone_s = await bench.decoded_s(OTHER, TOKENS)
+            await _add(measured, bench, attack, alone_s, TOKENS, LEAD_S)
+    return measured
+
+
+async def _steps(bench: Bench, num_pairs: int) -> Measured:
+    """Beside somebody who decodes in many sessions, and beside somebody who floods as many with steps."""
+    measured = Measured()
+    for _ in range(num_pairs):
+        async with _attacking(bench, OTHER, POLITE) as attack:
+            await attack.num_sent()
+            await asyncio.sleep(LONG_LEAD_S)
+            polite_s = await bench.decoded_s(OTHER, FEW_TOKENS)
+        async with _attacking(bench, FLOODED, STEPS) as attack:
+            await _add(measured, bench, attack, polite_s, FEW_TOKENS, LONG_LEAD_S)
+    return measured
+
+
+async def _add(
+    measured: Measured, bench: Bench, attack: Attack, alone_s: float, num_tokens: int, lead_s: float
+) -> None:
+    """Begin the flood and decode under it."""
+    sent_before, used_before, began_s = await attack.num_sent(), attack.used_s(), time.monotonic()
+    await asyncio.sleep(lead_s)
+    measured.pairs.append((alone_s, await bench.decoded_s(FLOODED, num_tokens)))
+    measured.flooded_s += time.monotonic() - began_s
+    measured.used_s.update(attack.used_s() - used_before)
+    measured.num_sent += await attack.num_sent() - sent_before
+
+
+@asynccontextmanager
+async def _attacking(bench: Bench, which: int, name: str) -> AsyncIterator[Attack]:
     """Start a hostile process on one core; it waits to be told."""
+    target = bench.servers[which]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.hostile_peer", server.addresses[0], swarm.checkpoint.fingerprint,
-        str(rate), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        sys.executable, "-m", "bench.hostile_peer", target.addresses[0], bench.swarm.checkpoint.fingerprint,
+        name, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})
     try:
-        yield Attack(process, server)
+        assert process.stdout is not None
+        await process.stdout.readline()  # it has joined
+        yield Attack(process, target)
     finally:
         process.kill()
         await process.wait()
@@ -130,6 +200,6 @@ def _used_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _children(pid: int) -> list[int]:
+def _children(pid: int) -> Sequence[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
     return [int(child) for child in listed.split()]

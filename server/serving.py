@@ -17,7 +17,7 @@ from server.session_table import Refused
 from server.tensor_payloads import is_finite
 from swarm.background import running
 from swarm.errors import PeerUnreachable
-from swarm.streams import FRAME_S, EndOfStream, FrameStream
+from swarm.streams import FRAME_S, VAIN_STREAM_S, EndOfStream, FrameStream
 from swarm.transport import Transport
 from swarm.wire.blocks import PeerId, SessionId
 from swarm.wire.frames import (
@@ -214,6 +214,7 @@ class Serving:
         except EndOfStream:
             return
         except BadFrame as error:
+            stream.loop_budget.charge(VAIN_STREAM_S)  # it was welcome, and has come to nothing
             if driver.session.stage:  # the client knows what it does itself
                 driver.complain(epoch, str(error))
             raise

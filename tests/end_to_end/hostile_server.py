@@ -5,6 +5,7 @@ turns what leaves it into something else: other messages, other tensors, bytes t
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import torch
 
+from swarm.health import Health
 from swarm.inference import Notice, open_session
 from swarm.inputs import Inputs
 from swarm.network import Network
@@ -186,11 +188,18 @@ class Outcome:
 
 
 async def answered_twice(
-    swarm: Swarm, client: Client, among: Sequence[BlockServer], *, stall_s: float = 30.0, length: int = 12
+    swarm: Swarm,
+    client: Client,
+    among: Sequence[BlockServer],
+    *,
+    stall_s: float = 30.0,
+    length: int = 12,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Two sessions `among` these servers, each of them exact."""
+    """Two sessions `among` these servers, each of them exact; a pause after a failure ends by `clock`."""
     outcome = Outcome()
     async with client._open_network(among) as network:
+        network.health = Health(clock)
         outcome.first = await _answered(swarm, network, outcome, 7, stall_s, length)
         outcome.avoided = set(network.health.avoiding())
         outcome.second = await _answered(swarm, network, outcome, 8, stall_s, 3)

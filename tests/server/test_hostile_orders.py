@@ -4,20 +4,21 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+import torch
 
 from server.serving import MAX_SLOW, Serving
 from server.session_effects import SessionKey
 from server.session_table import Refused
 from swarm.background import running
-from swarm.streams import StreamRules
+from swarm.streams import VAIN_STREAM_S, StreamRules
 from swarm.transport import Transport
 from swarm.wire.blocks import SessionId
-from swarm.wire.frames import FROM_CLIENT, FROM_SERVER
-from swarm.wire.messages import Hello, StartReplay, WantCredit
+from swarm.wire.frames import FROM_CHAIN, FROM_CLIENT, FROM_SERVER, BadFrame
+from swarm.wire.messages import Hello, StartReplay, Step, WantCredit
 from tests.server.page_servers import CLIENT, SESSION, order, serving, stream_pair
 from tests.wire.fuzz import within
 
-CONTROL_BYTES = 1 << 20
+CONTROL_BYTES = CHAIN_BYTES = 1 << 20
 
 
 async def test_an_order_to_copy_all_the_blocks_that_there_could_be_takes_no_memory() -> None:
@@ -56,6 +57,26 @@ async def test_slow_orders_of_one_client_are_counted_over_all_of_its_connections
         for pair in ends:
             for stream in pair:
                 stream.close()
+
+
+async def test_a_stream_into_a_session_that_breaks_the_rules_is_charged_as_one_that_came_to_nothing() -> None:
+    async with serving() as server:
+        await server.bind(commit=0)
+        served = Serving(cast(Transport, server.transport), server.host)
+        theirs, ours = await stream_pair(
+            StreamRules(CHAIN_BYTES, FROM_CHAIN), StreamRules(CHAIN_BYTES, FROM_CHAIN)
+        )
+        ours.remote_id = CLIENT
+        step = Step(
+            epoch=0, seq=0, attempt=0, position=0, num_tokens=1, base_tag=0, tag=1, commit=0, rows=1
+        )  # fmt: skip
+        await theirs.write(Hello(client=CLIENT, session=SESSION, epoch=0, stage=0))
+        await theirs.write(step, [torch.zeros(1, 3)])
+        with pytest.raises(BadFrame):
+            await served._on_chain(ours)
+        assert ours.loop_budget.owed_s() > 0.8 * VAIN_STREAM_S
+        for stream in (theirs, ours):
+            stream.close()
 
 
 async def test_a_replay_is_ordered_once_at_a_time_for_what_waits_of_it_is_not_counted() -> None:

@@ -46,6 +46,24 @@ def test_a_short_work_is_never_cut() -> None:
     assert plan(*works) == [(0, 16), (1, 16)]
 
 
+MANY = [Waiting(number, A, 1) for number in range(100)]
+SHARING = Limits(shared_tokens=10)
+
+
+def test_of_a_peer_with_many_sessions_only_so_much_runs_beside_others() -> None:
+    shares = plan_turn([*MANY, Waiting(100, B, 1)], {}, {}, SHARING)
+    assert sorted(share.number for share in shares) == [*range(10), 100]
+
+
+def test_what_a_peer_may_have_is_bounded_while_the_others_are_away_for_a_moment() -> None:
+    assert len(plan_turn(MANY, {A: 20, B: 18}, {}, SHARING)) == 10
+    assert len(plan_turn(MANY, {A: 20, B: 9}, {}, SHARING)) == 100
+
+
+def test_a_peer_that_is_alone_has_the_whole_batch() -> None:
+    assert len(plan_turn(MANY, {A: 20}, {}, SHARING)) == 100
+
+
 @given(st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(1, 2000)), min_size=1, max_size=30))
 def test_turn_by_turn_everything_runs_exactly_once_and_no_turn_is_long(
     works: list[tuple[PeerId, int]],
