@@ -30,6 +30,8 @@ BENCHES = {
     "host": "a server's CPU time for a step beside the model, 64 sessions / 1 (goal: at most 1.1)",
     "server": "seconds until a server serves, its processes and its memory (goal: at most 6 s)",
     "ledger": "reserves and settles a second, two processes on SQLite (goal: at least 1,000)",
+    "rooms": "the bot's own ms for a token, 50 conversations at once, 95th percentile (goal: at most 5)",
+    "first": "seconds to a room's first text beyond what the swarm needs (goal: at most 1)",
     "gpu": "steps/s of a LLaMA-65B-shaped span on CUDA / what its memory allows (goal: at least 0.7)",
     "quantization": "memory of a block in bf16 / in nf4, with errors and times (goal: at least 3.5)",
 }

@@ -1,14 +1,9 @@
-"""The bot's command line: bot, config, matrix, quota, doctor. What is not built yet says so."""
+"""The bot's command line: bot, config, matrix, admin, quota, doctor."""
 
 import os
 import sys
 
 from swarm.signals import leave_on_signals
-
-NOT_BUILT = {
-    "quota": "shows and changes quotas",
-    "doctor": "looks for what is wrong with an installation",
-}
 
 
 def main(arguments: list[str]) -> int:
@@ -21,21 +16,17 @@ def main(arguments: list[str]) -> int:
         from bot.on_matrix.command import run_matrix
 
         return run_matrix(arguments[1:], os.environ)
-    if arguments[:1] and arguments[0] in NOT_BUILT:
-        return _say_not_built(arguments)
+    if arguments[:1] == ["doctor"]:
+        from bot.doctor.command import run_doctor
+
+        return run_doctor(arguments[1:], os.environ)
+    if arguments[:1] in (["admin"], ["quota"]):
+        from bot.operator.command import run_operator
+
+        return run_operator(arguments, os.environ)
     from bot.command import run_command_line
 
     return run_command_line(arguments, os.environ)
-
-
-def _say_not_built(arguments: list[str]) -> int:
-    command = arguments[0]
-    is_asking = any(argument in {"-h", "--help"} for argument in arguments)
-    (sys.stdout if is_asking else sys.stderr).write(
-        f"murmur: `./murmur {command}`, which {NOT_BUILT[command]}, is not built yet; "
-        "`./murmur demo` is the room to talk in today.\n"
-    )
-    return 0 if is_asking else 2
 
 
 if __name__ == "__main__":

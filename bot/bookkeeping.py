@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from bot.clock import Clock
 from bot.context import Context
+from bot.measures import Measures
+from bot.words import Origin
 from storage.amounts import Rates, charge, next_period_ms
 from storage.conversations import Conversation, get_conversation
 from storage.database import Database, Transaction
-from storage.errors import StoreBusy
+from storage.errors import QuotaExceeded, StoreBusy
 from storage.ledger import Turn, heartbeat, note_person_told, reserve, settle
 from storage.settings import Value, settings_of
 from storage.transcript import (
@@ -41,6 +45,7 @@ class Wishes:
         """With what people have set. Raises ConfigError if a value makes no sense."""
         values = {name: settings[name] for name in SAMPLED if name in settings}
         params = {name: getattr(self.params, name) for name in self.params.__slots__} | values
+        params["max_new_tokens"] = min(params["max_new_tokens"], self.params.max_new_tokens)
         return Wishes(
             SamplingParams(**params),
             self.system if persona is None else persona,
@@ -62,6 +67,8 @@ class Books:
         person_notice: str = "",
     ) -> None:
         self.store = store
+        self.measures = Measures()
+        """Who is told what turns come to."""
         self._person_notice = person_notice
         self._clock = clock
         self._rates = rates
@@ -72,6 +79,11 @@ class Books:
     def has_chance(self) -> bool:
         """The same question may get another answer, if nobody has set it otherwise."""
         return self._wishes.params.temperature > 0
+
+    @property
+    def most_new_tokens(self) -> int:
+        """An answer is never longer, whatever people set."""
+        return self._wishes.params.max_new_tokens
 
     async def place_and_wishes(self, said: Said, temperature: float | None) -> tuple[int, Wishes]:
         """Where a turn's conversation is, and how it is to be answered."""
@@ -103,7 +115,12 @@ class Books:
             held = reserve(connection, question.account_id, wanted, self._rates, self._boot, now_ms + HOLD_MS)
             return held.max_new_tokens
 
-        return await self.store.write(begin)
+        try:
+            return await self.store.write(begin)
+        except QuotaExceeded:
+            origin = msgspec.json.decode(question.origin, type=Origin)
+            self.measures.quota_refused(origin.where.platform)
+            raise
 
     async def first_notice(self, said: Said) -> str:
         """What the person has to be told below their first answer; "" if they were, or there is nothing."""

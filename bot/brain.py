@@ -5,6 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from bot.survey import SessionState, Survey, Surveys
+from swarm.checkpoint.fitting import BlockSize
 from swarm.sampling import SamplingParams
 
 Message = Mapping[str, str]
@@ -71,5 +73,20 @@ class Brain(Protocol):
     ) -> AbstractAsyncContextManager[Writing]:
         """Begin an answer in the conversation's session, which is kept in any case. Raises SwarmError."""
 
+    def is_open(self, conversation_id: int) -> bool:
+        """Tell whether the conversation's session is open."""
+
     async def forget(self, conversation_id: int) -> None:
         """Close the conversation's session: what it knows is not to be kept."""
+
+    async def survey(self) -> Survey:
+        """How the model's swarm is now, or was a few seconds ago. Raises SwarmError."""
+
+    async def surveys(self) -> Surveys:
+        """That, and the same of the other models that are named in the configuration. Raises SwarmError."""
+
+    async def block_sizes(self) -> Mapping[str, BlockSize]:
+        """What one block takes on a server, in each quantization it may have. Raises ConfigError."""
+
+    async def session_state(self, conversation_id: int) -> SessionState:
+        """How a conversation's session is."""

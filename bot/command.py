@@ -1,7 +1,7 @@
 """`./murmur bot`: the bots of a configuration, until they are told to stop."""
 
 import argparse
-import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from bot.config.models import Settings
 from swarm.say import say
 
 DEFAULT_PATH = Path("config.toml")
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 EXAMPLES = """examples
   ./murmur config check                      # first: is everything set?
   ./murmur matrix login                      # once, for Matrix
@@ -50,8 +49,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _run(settings: Settings) -> int:
+    from bot.observing.logs import secrets_of, set_up_logs
     from bot.operating import run_bot
     from swarm.loop import run_command
 
-    logging.basicConfig(level=settings.ops.log_level, format=FORMAT)
+    set_up_logs(settings.ops, sys.stderr, secrets_of(settings))
     return run_command("bot", run_bot(settings), code_if_stopped=0)

@@ -27,6 +27,8 @@ class Context:
     room_tokens: int
     new_tokens: int
     """What the question itself has added: what is paid for, whatever had to be said again."""
+    num_before: int = 0
+    """Turns of the path, the dropped ones too."""
 
     @property
     def is_anew(self) -> bool:
@@ -39,13 +41,20 @@ class Context:
         return self.ids[self.num_held :]
 
 
-def plan_context(brain: Brain, system: str, path: Sequence[Said], prompt: str, wanted_tokens: int) -> Context:
+def longest(brain: Brain, set_tokens: int) -> int | None:
+    """How long a conversation may become: what the model takes, or less if less is set; None: for ever."""
+    limits = [limit for limit in (brain.max_tokens, set_tokens or None) if limit is not None]
+    return min(limits, default=None)
+
+
+def plan_context(  # what there is to say, and how much of it may be said
+    brain: Brain, system: str, path: Sequence[Said], prompt: str, wanted_tokens: int, limit: int | None
+) -> Context:
     """Fit `prompt` behind as much of `path` as leaves room for `wanted_tokens`; the oldest turns go first.
 
-    Raises ContextTooLong if the prompt alone does not fit.
+    Raises ContextTooLong if the prompt alone does not fit into `limit`.
     """
-    limit = brain.max_tokens
-    before = path[-1].progress.num_dropped if path else 0
+    before = min(path[-1].progress.num_dropped, len(path)) if path else 0
     for num_dropped in range(before, len(path) + 1):
         is_more = num_dropped > before
         if num_dropped < len(path) and not path[num_dropped].question.prompt:
@@ -58,13 +67,13 @@ def plan_context(brain: Brain, system: str, path: Sequence[Said], prompt: str, w
         if room_tokens >= wanted_tokens + spare:
             break
     if room_tokens < min(LEAST_ROOM_TOKENS, wanted_tokens):
-        raise ContextTooLong(f"{len(ids)} tokens are too many for a model that takes {limit}")
+        raise ContextTooLong(f"{len(ids)} tokens are too many where {limit} are the most")
     num_held = len(held) if ids[: len(held)] == held else 0
     new_tokens = len(ids) - num_held if num_held or not path else len(brain.encode(messages[-1:]))
-    return Context(ids, num_held, num_dropped, min(room_tokens, wanted_tokens), new_tokens)
+    return Context(ids, num_held, num_dropped, min(room_tokens, wanted_tokens), new_tokens, len(path))
 
 
-def resume_context(brain: Brain, path: Sequence[Said], wanted_tokens: int) -> Context:
+def resume_context(path: Sequence[Said], wanted_tokens: int, limit: int | None) -> Context:
     """Go on with the last answer of `path` where it ended.
 
     Raises LocalProtocolError if its ids are not known any more, ContextTooLong if there is no room.
@@ -72,12 +81,10 @@ def resume_context(brain: Brain, path: Sequence[Said], wanted_tokens: int) -> Co
     held = held_ids(path)
     if not held:
         raise LocalProtocolError("there is no answer to go on with")
-    room = wanted_tokens if brain.max_tokens is None else min(wanted_tokens, brain.max_tokens - len(held))
+    room = wanted_tokens if limit is None else min(wanted_tokens, limit - len(held))
     if room < min(LEAST_ROOM_TOKENS, wanted_tokens):
-        raise ContextTooLong(
-            f"the conversation has {len(held)} tokens, and the model takes {brain.max_tokens}"
-        )
-    return Context(held, len(held), path[-1].progress.num_dropped, room, 0)
+        raise ContextTooLong(f"the conversation has {len(held)} tokens, and {limit} are the most")
+    return Context(held, len(held), path[-1].progress.num_dropped, room, 0, len(path))
 
 
 def held_ids(path: Sequence[Said]) -> list[int]:

@@ -7,52 +7,37 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Literal
 
-from bot.bookkeeping import Books, Wishes
+from structlog.contextvars import bound_contextvars
+
+from bot.bookkeeping import Books
 from bot.brain import Brain
-from bot.clock import Clock
 from bot.commands.desk import CommandDesk
 from bot.commands.handlers import Obey
+from bot.marks import Marks
+from bot.measures import Measures
+from bot.open_desk import open_desk
 from bot.outbound import Outbound
 from bot.reception import TOO_OLD_MS, Desk, Reception
-from bot.turn_queue import Bounds, Entry, TurnQueue
+from bot.rules import Rules
+from bot.sweeping import SWEEP_S, sweep
+from bot.taking import Taking
+from bot.turn_queue import Entry, TurnQueue
 from bot.turn_run import Gate
 from bot.turns import TurnRunner
-from storage.amounts import DAY_MS, Rates
-from storage.database import Database, Transaction
-from storage.errors import StorageError, StoreBusy
-from storage.inbox import Event, Waiting, purge_inbox, receive, waiting
-from storage.ledger import settle, settle_dead, settle_expired
-from storage.privacy import purge_transcripts
-from storage.rate import Rate, TokenBuckets
+from bot.withdrawing import Withdrawal
+from storage.database import Transaction
+from storage.errors import StorageError
+from storage.inbox import Event, Waiting, receive, waiting
+from storage.ledger import settle, settle_dead
 from storage.transcript import Said, end, get_turn, open_turns, requeue, undelivered_turns
 from swarm.background import RunningGroup, running, running_group
 
+__all__ = ["Core", "Rules", "open_core", "open_desk"]
+
 logger = logging.getLogger(__name__)
 
-SWEEP_S = 60.0
 CUT_OFF_S = 5.0
-KEEP_EVENTS_MS = 7 * DAY_MS
-MOST_TAKEN = 32
-TAKE_AGAIN_S = 1.0
-TAKE_TRIES = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the operator has set for the core."""
-
-    rates: Rates = field(default_factory=Rates)
-    bounds: Bounds = field(default_factory=Bounds)
-    rate: Rate = field(default_factory=lambda: Rate(burst=5, interval_ms=6000))
-    wishes: Wishes = field(default_factory=Wishes)
-    place_notice: str = ""
-    """Said in each place once, before what was written there leaves for the swarm; "" says nothing."""
-    retention_days: int = 30
-    person_notice: str = ""
-    """Said once below the first answer that somebody gets."""
 
 
 class Core:
@@ -74,18 +59,42 @@ class Core:
         self._gates: dict[str, Gate] = {}
         self._is_draining = False
         self._changed = asyncio.Event()
-        self._takers = asyncio.Semaphore(MOST_TAKEN)
-        self._num_taking = 0
+        self._taking = Taking(group, desk.clock, self._take, self._changed.set)
         self._delivering: set[str] = set()
-        self._keep_ms = rules.retention_days * DAY_MS
-        self._runner = TurnRunner(books, brain, ports, desk.clock)
-        commands = CommandDesk(desk, books, brain, ports, self._queue, self.stop, self.enqueue)
-        self._reception = Reception(desk, Obey(commands), self.enqueue, self._runner)
+        self._marks = Marks(ports)
+        self._retention_days = rules.retention_days
+        self._runner = TurnRunner(books, brain, ports, desk.clock, rules.turn)
+        self.must_leave = asyncio.Event()
+        """An admin wants the bot to end its work."""
+        self.commands = CommandDesk(
+            desk,
+            books,
+            brain,
+            ports,
+            self._queue,
+            self.stop,
+            self.enqueue,
+            self.must_leave.set,
+            take_up_kept=self.take_up_kept,
+            end_turns_of=self.end_turns_of,
+        )
+        withdraw = Withdrawal(desk.store, brain, desk.clock, self.withdraw)
+        self._reception = Reception(desk, Obey(self.commands), self.enqueue, self._runner, withdraw)
 
     @property
     def num_busy(self) -> int:
         """Events that are being dealt with, turns that run or wait, and answers of before that are shown."""
-        return self._num_taking + len(self._delivering) + len(self._gates)
+        return self._taking.num + len(self._delivering) + len(self._gates)
+
+    @property
+    def num_waiting(self) -> int:
+        """Turns that wait."""
+        return sum(not gate.opened.is_set() for gate in self._gates.values())
+
+    @property
+    def num_running(self) -> int:
+        """Turns that run."""
+        return len(self._gates) - self.num_waiting
 
     async def settle(self) -> None:
         """Wait until there is nothing to do. Something may come at any time."""
@@ -104,6 +113,32 @@ class Core:
         if turn_id in self._gates:
             self._gates[turn_id].is_stopped = True
             self._runner.stop(turn_id)
+
+    async def withdraw(self, turn_id: str) -> None:
+        """End a turn, show no more of it, and wait until nothing of it is done any more."""
+        if turn_id in self._gates:
+            self._gates[turn_id].is_withdrawn = True
+        await self._ended(turn_id)
+
+    async def end_turns_of(self, account_id: int) -> None:
+        """End a person's turns, and wait until they are shown and nothing of them is done any more."""
+        for turn_id in {*self._gates, *self._delivering}:
+            said = await self._desk.store.read(get_turn, turn_id)
+            if said is not None and said.question.account_id == account_id:
+                await self._ended(turn_id)
+
+    async def leave_place(self, platform: str, place: str) -> None:
+        """A place is there no more: what is written for it ends. Nothing is waited for."""
+        for said in await self._desk.store.read(open_turns):
+            where = self._runner.origin_of(said).where
+            if (where.platform, where.place) == (platform, place):
+                self.stop(said.question.turn_id)
+
+    async def _ended(self, turn_id: str) -> None:
+        while turn_id in self._gates or turn_id in self._delivering:
+            self.stop(turn_id)
+            self._changed.clear()
+            await self._changed.wait()
 
     async def drain(self, within_s: float) -> None:
         """Begin nothing new: what comes is kept for the next start. What runs may end, or is cut off."""
@@ -128,7 +163,7 @@ class Core:
             receive, platform, events, self._desk.clock.now_ms(), markers or {}
         )
         if not self._is_draining:
-            self._begin_taking(platform, new)
+            self._taking.begin(platform, new)
 
     async def enqueue(self, said: Said, *, must_wait: bool = False) -> str:
         """Let a queued turn run when it may; returns what the queue says."""
@@ -151,61 +186,44 @@ class Core:
             await self._take_up(said, now_ms)
         await self._deliver_again()
         for platform in self._ports:
-            self._begin_taking(platform, await self._desk.store.read(waiting, platform))
+            self._taking.begin(platform, await self._desk.store.read(waiting, platform))
+
+    async def take_up_kept(self, platform: str, sender: str) -> int:
+        """Deal with what somebody has said before they agreed; returns how many messages that are."""
+        kept = await self._desk.consent.kept(platform, sender)
+        self._taking.begin(platform, kept)
+        return len(kept)
 
     async def sweep_forever(self) -> None:
         """Settle holds that have not been heard of, show what could not be shown, forget what is old."""
         while True:
             await self._desk.clock.sleep(SWEEP_S)
             try:
-                await self._sweep(self._desk.clock.now_ms())
+                await sweep(self._desk, self._ports, self._retention_days)
+                await self._deliver_again()
             except StorageError as error:
                 logger.warning("the store could not be swept: %s", error)
-
-    async def _sweep(self, now_ms: int) -> None:
-        late = await self._desk.store.write(settle_expired, now_ms)
-        if late:
-            logger.warning("%d turns were settled because they were not heard of", len(late))
-        await self._desk.store.write(purge_inbox, now_ms - KEEP_EVENTS_MS)
-        await self._desk.store.write(purge_transcripts, now_ms - self._keep_ms)
-        await self._deliver_again()
 
     async def _deliver_again(self) -> None:
         """Show answers that have ended and were not seen to be shown."""
         for said in await self._desk.store.read(undelivered_turns):
             turn_id = said.question.turn_id
-            if turn_id not in self._gates and turn_id not in self._delivering:
+            is_at_work = turn_id in self._gates or turn_id in self._delivering
+            if not is_at_work and self._is_reachable(said):
                 self._delivering.add(turn_id)
                 self._group.create_task(self._deliver(said))
 
-    def _begin_taking(self, platform: str, events: Sequence[Waiting]) -> None:
-        for event in events:
-            self._num_taking += 1
-            self._group.create_task(self._take(platform, event))
-
-    async def _take_patiently(self, platform: str, event: Waiting) -> None:
-        """Deal with an event; again, if the store has no time for it."""
-        for _ in range(TAKE_TRIES):
-            try:
-                return await self._reception.take(event, self._ports[platform])
-            except StoreBusy:
-                await self._desk.clock.sleep(TAKE_AGAIN_S)
-        return await self._reception.take(event, self._ports[platform])
+    def _is_reachable(self, said: Said) -> bool:
+        """The platform on which a turn was asked for is enabled."""
+        return self._runner.origin_of(said).where.platform in self._ports
 
     async def _take(self, platform: str, event: Waiting) -> None:
-        try:
-            async with self._takers:
-                await self._take_patiently(platform, event)
-        except Exception:
-            logger.exception("event %s was given up", event.event.event_id)
-        finally:
-            self._num_taking -= 1
-            self._changed.set()
+        await self._reception.take(event, self._ports[platform])
 
     async def _take_up(self, said: Said, now_ms: int) -> None:
         """Go on with a turn that had not ended: from its start, if nothing of it was to be seen."""
         turn_id = said.question.turn_id
-        is_fresh = now_ms - said.asked_ms <= TOO_OLD_MS
+        is_fresh = now_ms - said.asked_ms <= TOO_OLD_MS and self._is_reachable(said)
         waits = said.state == "queued" or await self._desk.store.write(requeue, turn_id)
         if is_fresh and waits:
             again = await self._desk.store.read(get_turn, turn_id)
@@ -226,10 +244,12 @@ class Core:
     async def _run(self, said: Said, gate: Gate) -> None:
         turn_id = said.question.turn_id
         try:
-            async with running(self._mark(said, gate)):
-                await self._runner.run(said, gate)
+            conversation, origin = said.question.conversation_id, self._runner.origin_of(said)
+            with bound_contextvars(turn=turn_id, platform=origin.where.platform, conversation=conversation):
+                async with running(self._marks.follow(origin, gate)):
+                    await self._runner.run(said, gate)
             if not gate.opened.is_set():  # stopped while it waited
-                await self._acknowledge(said, "")
+                await self._marks.put(origin, "")
         except Exception:
             logger.exception("turn %s was given up", turn_id)
             await self._give_up(turn_id)
@@ -246,22 +266,6 @@ class Core:
         except StorageError as error:
             logger.warning("turn %s stays open: %s", turn_id, error)
 
-    async def _mark(self, said: Said, gate: Gate) -> None:
-        """Show that a message was seen, or that it waits, as long as it does."""
-        if gate.opened.is_set():
-            await self._acknowledge(said, "seen")
-            return
-        await self._acknowledge(said, "queued")
-        await gate.opened.wait()
-        await self._acknowledge(said, "")
-
-    async def _acknowledge(self, said: Said, mark: Literal["seen", "queued", ""]) -> None:
-        origin = self._runner.origin_of(said)
-        try:
-            await self._ports[origin.where.platform].acknowledge(origin.where, origin.event_id, mark)
-        except Exception as error:  # noqa: BLE001 - a mark is worth no answer
-            logger.info("turn %s is not marked: %s", said.question.turn_id, error)
-
 
 def _fail(connection: Transaction, turn_id: str, now_ms: int) -> None:
     settle(connection, turn_id, 0, now_ms)
@@ -270,20 +274,23 @@ def _fail(connection: Transaction, turn_id: str, now_ms: int) -> None:
 
 @asynccontextmanager
 async def open_core(
-    desk: Desk, brain: Brain, ports: Mapping[str, Outbound], *, boot: str, rules: Rules
+    desk: Desk,
+    brain: Brain,
+    ports: Mapping[str, Outbound],
+    *,
+    boot: str,
+    rules: Rules,
+    measures: Measures | None = None,
 ) -> AsyncIterator[Core]:
     """The core, for the length of the block; turns that run when it ends are cut off where they are.
 
     `boot` names this process' run: holds under other names are those of the dead.
     """
     books = Books(desk.store, desk.clock, rules.rates, boot, rules.wishes, rules.person_notice)
+    books.measures = measures or books.measures
     async with running_group() as group:
         core = Core(desk, books, brain, ports, rules, group)
+        await desk.access.load(desk.store)
         await core.recover(boot)
         group.create_task(core.sweep_forever())
         yield core
-
-
-def open_desk(store: Database, clock: Clock, hash_key: bytes, rules: Rules) -> Desk:
-    """Where people are received, under these rules."""
-    return Desk(store, clock, rules.rates, hash_key, TokenBuckets(rules.rate), rules.place_notice)

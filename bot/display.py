@@ -15,7 +15,9 @@ from functools import partial
 from typing import TypeVar
 
 from bot.clock import Clock
+from bot.cutting import cut
 from bot.endings import WHILE_WRITTEN
+from bot.measures import Measures
 from bot.outbound import Outbound, Streams
 from bot.pacer import Pacer, Skipped
 from bot.pacing import Priority, Stream
@@ -81,6 +83,8 @@ class Display:
         self._tried: set[int] = set()
         """Parts that were sent: the platform may have them, as they were then, though it has not said so."""
         self._num_failures = 0
+        self.measures = Measures()
+        self._platform = origin.where.platform
 
     @property
     def is_visible(self) -> bool:
@@ -108,6 +112,8 @@ class Display:
         if self._draft.began_s is None:
             self._draft.began_s = self._clock.now_s()
         self._draft.text = text
+        if self._draft.changed.is_set():
+            self.measures.edit(self._platform, "coalesced")
         self._draft.changed.set()
 
     def update_notice(self, sentence: str) -> None:
@@ -146,7 +152,7 @@ class Display:
 
         Raises Refused if it may not be shown, Unreachable or Limited if it could not for a long time.
         """
-        posts = self._final_posts(text, footer, controls)
+        posts = await self._final_posts(text, footer, controls)
         for part, post in enumerate(posts):
             await self._insist(partial(self._put, pacer, stream, Priority.FINAL, part, post))
         for part in [part for part in self._shown if part >= len(posts)]:
@@ -161,12 +167,12 @@ class Display:
 
     # --- what it is made of ----------------------------------------------------------------------------
 
-    def _final_posts(self, text: str, footer: str, controls: tuple[str, ...]) -> list[Post]:
+    async def _final_posts(self, text: str, footer: str, controls: tuple[str, ...]) -> list[Post]:
         limits = self._port.limits
         if isinstance(self._port, Streams):
             return [Post(text, key_of(self._turn_id, 0), self._turn_id, controls, note=footer)]
         whole = f"{text}\n\n{footer}" if text and footer else text or footer
-        parts = split(whole, limits.letters, self._port.size) or [Part("", whole, "")]
+        parts = await cut(split, whole, self._port) or [Part("", whole, "")]
         file = None
         if len(parts) > limits.most_parts:
             parts, file = parts[:1], (FULL_TEXT_NAME, whole.encode())
@@ -178,14 +184,14 @@ class Display:
         return Post(text, key_of(self._turn_id, part), self._turn_id, controls)
 
     async def _show_draft(self, pacer: Pacer, stream: Stream, priority: Priority) -> None:
-        draft, limits = self._draft, self._port.limits
+        draft = self._draft
         if not draft.text and not draft.notice:
             return
         if not draft.text:
             await self._put(pacer, stream, priority, 0, self._post(0, draft.notice, WHILE_WRITTEN))
             return
-        parts = preview(draft.text, limits.letters, self._port.size)
-        shown = parts[: limits.most_parts]
+        parts = await cut(preview, draft.text, self._port)
+        shown = parts[: self._port.limits.most_parts]
         for number, part in enumerate(shown):
             controls = WHILE_WRITTEN if number == len(shown) - 1 else ()
             await self._put(pacer, stream, priority, number, self._post(number, part.text, controls))
@@ -212,20 +218,25 @@ class Display:
         shown = self._shown.get(part)
         if shown is None:
             was_tried = part in self._tried
-            self._tried.add(part)
             message_id = await self._send(pacer, stream, priority, part, post)
             shown = self._shown[part] = _Shown(part, message_id, None if was_tried else post)
         if shown.post == post:
             return
         try:
-            await pacer.send(
-                priority, stream, lambda: self._port.edit(self._origin.where, shown.message_id, post)
-            )
+            await pacer.send(priority, stream, lambda: self._edit(shown.message_id, post))
         except Refused:
             if priority is not Priority.FINAL:
                 raise
             await self._replace(pacer, stream, shown, post)
         shown.post = post
+
+    async def _edit(self, message_id: str, post: Post) -> None:
+        try:
+            await self._port.edit(self._origin.where, message_id, post)
+        except Limited:
+            self.measures.edit(self._platform, "rate_limited")
+            raise
+        self.measures.edit(self._platform, "sent")
 
     async def _send(
         self, pacer: Pacer, stream: Stream | None, priority: Priority, part: int, post: Post
@@ -234,11 +245,13 @@ class Display:
         noted = await self._store.write(intend, wanted, self._clock.now_ms())
         message_id = noted.message_id
         if message_id is None:
-            message_id = await pacer.send(
-                priority, stream, lambda: self._port.post(self._origin.where, self._origin.event_id, post)
-            )
+            message_id = await pacer.send(priority, stream, lambda: self._show_new(part, post))
         await self._note(part, message_id)
         return message_id
+
+    async def _show_new(self, part: int, post: Post) -> str:
+        self._tried.add(part)
+        return await self._port.post(self._origin.where, self._origin.event_id, post)
 
     async def _replace(self, pacer: Pacer, stream: Stream | None, shown: _Shown, post: Post) -> None:
         """What cannot be edited is shown anew, and only then taken away."""
@@ -278,6 +291,7 @@ class Display:
                 await work()
             except (Unreachable, Limited) as error:
                 logger.warning("turn %s: %s; once more in %s s", self._turn_id, error, wait_s)
+                self.measures.delivery_retried(self._platform)
                 await self._clock.sleep(wait_s)
             else:
                 return

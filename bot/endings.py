@@ -9,20 +9,22 @@ FOOTERS: dict[State, str] = {
     "interrupted": "(I was restarted: `continue` goes on)",
 }
 SILENT = "(I was restarted before I had said anything: please ask again)"
+LATE = "(my time for this answer is over: `continue` goes on)"
+LATE_SILENT = "I could not answer that in time; please try again later."
 CONTROLS: dict[State, tuple[str, ...]] = {
-    "done": ("retry",),
-    "stopped": ("retry", "continue"),
-    "length": ("continue", "retry"),
-    "interrupted": ("continue", "retry"),
-    "failed": ("retry",),
+    "done": ("retry", "report"),
+    "stopped": ("retry", "continue", "report"),
+    "length": ("continue", "retry", "report"),
+    "interrupted": ("continue", "retry", "report"),
+    "failed": ("retry", "report"),
 }
 WHILE_WRITTEN = ("stop",)
 """What readers may do about an answer that has not ended."""
 
 
 def controls_after(state: State, *, has_text: bool) -> tuple[str, ...]:
-    """What readers may do about an answer; nothing can be gone on with that has not begun."""
-    return tuple(name for name in CONTROLS.get(state, ()) if has_text or name != "continue")
+    """What readers may do about an answer; nothing is gone on with, or reported, that has not begun."""
+    return tuple(name for name in CONTROLS.get(state, ()) if has_text or name == "retry")
 
 
 def footer_of(state: State, *, has_text: bool) -> str:

@@ -1,9 +1,13 @@
 """A room in the terminal: answers on standard output as they are written, all else on standard error."""
 
+import asyncio
+import errno
+import os
 import re
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -13,15 +17,28 @@ from bot.commands.catalogue import COMMANDS
 from bot.commands.registry import Mistake
 from bot.pacer import Pacer
 from bot.pacing import ChannelPace
-from bot.words import MAX_TEXT_LETTERS, Author, Inbound, Limits, Post, Where
+from bot.words import (
+    MAX_TEXT_LETTERS,
+    Attached,
+    Author,
+    File,
+    Inbound,
+    Limits,
+    Post,
+    Refused,
+    Where,
+)
 from storage.inbox import Event
 from swarm.say import say
 
 PLATFORM = "terminal"
 PREFIX = "/"
+FENCE = "```"
 HERE = Where(PLATFORM, "room", "direct")
 PERSON = Author("you", "you", is_moderator=True)
 UNLIMITED = 1_000_000
+MAX_FILE_BYTES = 1 << 30
+MOST_COPIES = 1000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What would move the cursor, colour the screen or change its title: a model may say anything."""
 
@@ -29,8 +46,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 class Terminal:
     """The port to a terminal, where text can only grow."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.limits = Limits(UNLIMITED, can_edit=False, most_parts=1)
+    def __init__(self, clock: Clock, folder: Path = Path()) -> None:
+        """Files are written into `folder`."""
+        self.limits = Limits(UNLIMITED, can_edit=False, most_parts=1, file_bytes=MAX_FILE_BYTES)
+        self._folder = folder
         self._clock = clock
         self._pacer = Pacer(ChannelPace(slots=UNLIMITED), clock)
         self._turn_id = ""
@@ -93,6 +112,33 @@ class Terminal:
     async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
         """The line is there to be seen."""
 
-    async def tell(self, inbound: Inbound, text: str) -> None:
-        for line in text.splitlines():
-            self.notice(line)
+    async def tell(self, inbound: Inbound, text: str, file: File | None = None) -> None:
+        for number, part in enumerate(text.split(FENCE)):
+            for line in part.strip("\n").splitlines():  # a picture, or a command to be copied, stays as it is
+                say(line) if number % 2 else self.notice(line)
+        if file is None:
+            return
+        try:
+            path = await asyncio.to_thread(write_new, self._folder, *file)
+        except OSError as error:
+            self.notice(f"the file cannot be written into {self._folder}: {error.strerror}")
+        else:
+            self.notice(f"written to {path}")
+
+    async def read(self, attached: Attached, most_bytes: int) -> bytes:
+        raise Refused("nothing is attached in a terminal")
+
+
+def write_new(folder: Path, name: str, content: bytes) -> Path:
+    """Write a file for its owner alone, under a name that is not taken. Raises OSError."""
+    first = folder / name
+    for number in range(1, MOST_COPIES + 1):
+        path = first if number == 1 else first.with_stem(f"{first.stem}-{number}")
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            continue
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        return path
+    raise FileExistsError(errno.EEXIST, "there are too many of that name")

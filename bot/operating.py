@@ -4,22 +4,30 @@ Whoever stops them is obeyed in peace: nothing new is begun, what runs is finish
 what people say meanwhile is kept and answered after the next start.
 """
 
-import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from bot.access import Access
 from bot.bookkeeping import Wishes
 from bot.clock import Clock, RealClock
-from bot.config.models import Settings
+from bot.config.models import NOTICE, Settings
+from bot.control import open_control
 from bot.core import Core, Rules, open_core, open_desk
+from bot.haste import Patience
+from bot.observing.coverage import swarm_trouble
+from bot.observing.watched import Watched
+from bot.observing.watching import open_watch
 from bot.outbound import Outbound
+from bot.rules import Letters, TurnLimits
 from bot.sessions.brain import open_brain
 from bot.sessions.pool import Limits
 from bot.turn_queue import Bounds
+from bot.vitals import Vitals
 from storage.amounts import Rates
 from storage.database import Database, open_database
 from storage.errors import StorageError
@@ -41,6 +49,7 @@ class Platform:
 
     port: Outbound
     listen: Callable[[Core], Coroutine[Any, Any, None]]
+    vitals: Callable[[], Vitals]
 
 
 async def run_bot(settings: Settings) -> None:
@@ -49,29 +58,42 @@ async def run_bot(settings: Settings) -> None:
         raise ConfigError("no platform is enabled: set enabled = true in [discord] or [matrix]")
     clock = RealClock()
     try:
+        hash_key = load_hash_key(settings.storage.path)
+        access = Access(clock, settings.bot.admins, hash_key)
         async with (
+            open_watch(settings.ops) as watch,
             open_database(settings.storage.path) as store,
             _open_model(settings) as model,
-            open_brain(model, store, clock, limits_of(settings)) as brain,
-            open_platforms(settings, store, clock) as platforms,
+            open_brain(
+                model, store, clock, limits_of(settings), watch.metrics, settings.swarm.models[1:]
+            ) as brain,
+            open_platforms(settings, store, clock, access) as platforms,
         ):
             rules = rules_of(settings)
-            desk = open_desk(store, clock, load_hash_key(settings.storage.path), rules)
+            desk = open_desk(store, clock, hash_key, rules, access)
             ports = {name: platform.port for name, platform in platforms.items()}
             boot = secrets.token_hex(8)
-            async with open_core(desk, brain, ports, boot=boot, rules=rules) as core:
-                await serve(core, platforms, settings.ops.drain_seconds)
+            measures = watch.metrics
+            async with open_core(desk, brain, ports, boot=boot, rules=rules, measures=measures) as core:
+                vitals = {name: platform.vitals for name, platform in platforms.items()}
+                trouble = partial(swarm_trouble, model.network)
+                watch.begin(Watched(store, clock, vitals, core, brain.pool, trouble))
+                async with open_control(settings.ops.control_socket, core.commands):
+                    await serve(core, platforms, settings.ops.drain_seconds, watch.note_stopping)
     except StorageError as error:
         raise ConfigError(str(error)) from error
 
 
-async def serve(core: Core, platforms: dict[str, Platform], drain_s: float) -> None:
+async def serve(
+    core: Core, platforms: dict[str, Platform], drain_s: float, note_stopping: Callable[[], None]
+) -> None:
     """Hear what people say until cancelled, then let what runs end. Raises what a platform raises."""
     async with running(*(platform.listen(core) for platform in platforms.values())):
         logger.info("ready on %s", ", ".join(platforms))
         try:
-            await asyncio.Event().wait()
+            await core.must_leave.wait()
         finally:
+            note_stopping()
             await finish(core.drain(drain_s), within_s=drain_s + SPARE_S)
 
 
@@ -95,10 +117,15 @@ def rules_of(settings: Settings) -> Rules:
             waiting_of_person=limits.queued_per_user,
         ),
         rate=Rate(burst=limits.message_burst, interval_ms=60_000 // limits.messages_per_minute),
+        patience=Patience(limits.ignore_after, 60_000 * limits.ignore_minutes),
         wishes=Wishes(params, bot.persona, bot.streaming, bot.show_thinking),
         place_notice=settings.privacy.notice,
+        attachment_bytes=limits.attachment_bytes,
         person_notice="`privacy` tells what is kept of you, and who can read it",
         retention_days=settings.privacy.retention_days,
+        turn=TurnLimits(limits.turn_seconds, limits.context_tokens),
+        letters=Letters(limits.message_letters, limits.persona_letters),
+        consent_notice=(settings.privacy.notice or NOTICE) if settings.privacy.consent == "ask" else "",
     )
 
 
@@ -120,7 +147,7 @@ async def _open_model(settings: Settings) -> AsyncIterator[SwarmModel]:
 
 @asynccontextmanager
 async def open_platforms(
-    settings: Settings, store: Database, clock: Clock
+    settings: Settings, store: Database, clock: Clock, access: Access
 ) -> AsyncIterator[dict[str, Platform]]:
     """Those that are enabled; the libraries of the others are not even imported. Raises ConfigError."""
     async with AsyncExitStack() as stack:
@@ -128,12 +155,13 @@ async def open_platforms(
         if settings.discord.enabled:
             from bot.on_discord.platform import open_platform as open_discord
 
-            opened = await stack.enter_async_context(open_discord(settings.discord, store, clock))
+            opened = await stack.enter_async_context(open_discord(settings.discord, store, clock, access))
             platforms["discord"] = Platform(*opened)
         if settings.matrix.enabled:
             from bot.on_matrix.platform import open_platform as open_matrix
 
             prefix = settings.bot.command_prefix
-            opened = await stack.enter_async_context(open_matrix(settings.matrix, prefix, store, clock))
+            opening = open_matrix(settings.matrix, prefix, store, clock, access)
+            opened = await stack.enter_async_context(opening)
             platforms["matrix"] = Platform(*opened)
         yield platforms

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from bot.pacer import Pacer
-from bot.words import Inbound, Limits, Post, Where
+from bot.words import Attached, File, Inbound, Limits, Post, Where
 
 
 class Outbound(Protocol):
@@ -36,8 +36,27 @@ class Outbound(Protocol):
     async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
         """Mark a message as read, or as one that waits; "" takes the mark away."""
 
-    async def tell(self, inbound: Inbound, text: str) -> None:
-        """Answer one person alone, as far as the platform can."""
+    async def tell(self, inbound: Inbound, text: str, file: File | None = None) -> None:
+        """Answer one person alone, as far as the platform can; a file is never shown to others."""
+
+    async def read(self, attached: Attached, most_bytes: int) -> bytes:
+        """What is in a file that came with a message. Raises TooLarge too."""
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A port that can write to a person of whom nothing was heard just now."""
+
+    async def write_to(self, person_id: str, text: str) -> None:
+        """In the chat of two with them. Raises Refused if there is none, Limited or Unreachable."""
+
+
+@runtime_checkable
+class OpensThreads(Protocol):
+    """A port to a platform on which conversations that begin in a channel may get a thread of their own."""
+
+    async def open_thread(self, inbound: Inbound) -> Inbound:
+        """What was said, in the thread that was made of it; as it was if it gets none. Twice is once."""
 
 
 @runtime_checkable

@@ -102,6 +102,10 @@ class Pacer:
                     raise
         raise AssertionError("counting does not end")
 
+    def note_sent(self) -> None:
+        """Something was sent that does not wait for its turn here; the platform counts it all the same."""
+        self._pace.note_sent(Priority.CONTROL, None, self._clock.now_s())
+
     async def preview_turn(self, stream: Stream) -> None:
         """Wait until a preview may be sent, and leave the turn to others: only now make its text.
 

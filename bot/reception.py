@@ -7,24 +7,30 @@ one after finds the turn.
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 import msgspec
 
+from bot.access import Access
+from bot.attachments import with_files
 from bot.clock import Clock
+from bot.consent import Consent
 from bot.conversations import Asker, Found, find_for_message
 from bot.display import key_of
-from bot.outbound import Outbound
+from bot.haste import Haste
+from bot.once import Once
+from bot.outbound import OpensThreads, Outbound
 from bot.pacing import Priority
-from bot.words import Call, Inbound, Origin, Post, SendError
+from bot.rules import Letters
+from bot.words import Call, Inbound, Origin, Post, SendError, Where
 from storage.amounts import Rates
 from storage.conversations import Place, note_told, open_place
 from storage.database import Database, Transaction
 from storage.inbox import Waiting, dispose
 from storage.ledger import Person, open_account
-from storage.rate import TokenBuckets
+from storage.settings import inherit_settings
 from storage.transcript import Question, Said, ask, end, extend, get_turn, last_asked, note_delivered
 
 logger = logging.getLogger(__name__)
@@ -32,6 +38,7 @@ logger = logging.getLogger(__name__)
 TOO_OLD_MS = 600_000
 JOIN_MS = 1200
 AWAY = "I was away when you wrote; please ask again."
+TOO_LONG = "That is {} letters long; please write at most {} letters at once."
 REFUSALS = {
     "conversation full": "Too many questions wait in this conversation already; please wait for an answer.",
     "person busy": "You have questions waiting already; please wait for their answers.",
@@ -60,8 +67,12 @@ class Desk:
     clock: Clock
     rates: Rates
     hash_key: bytes
-    buckets: TokenBuckets
+    access: Access
+    haste: Haste
     place_notice: str = ""
+    attachment_bytes: int = 65_536
+    letters: Letters = field(default_factory=Letters)
+    consent: Consent = field(kw_only=True)
 
 
 class Joining(Protocol):
@@ -81,11 +92,14 @@ class Reception:
         obey: Callable[[Inbound, Call, Asker], Awaitable[None]],
         enqueue: Callable[[Said], Awaitable[str]],
         runner: Joining,
+        withdraw: Callable[[Waiting, Inbound, Outbound], Awaitable[None]],
     ) -> None:
         self._desk = desk
         self._obey = obey
         self._enqueue = enqueue
         self._runner = runner
+        self._withdraw = withdraw
+        self._told_away = Once(TOO_OLD_MS / 1000)
 
     async def take(self, waiting: Waiting, port: Outbound) -> None:
         """Deal with one event."""
@@ -95,15 +109,19 @@ class Reception:
             logger.warning("event %s cannot be read; it is left out", waiting.event.event_id)
             await self._desk.store.write(dispose, waiting.inbox_id)
             return
-        now_ms = self._desk.clock.now_ms()
-        if now_ms - inbound.sent_ms > TOO_OLD_MS:
-            await self._decline(waiting, inbound, port, AWAY)
+        now_ms, where = self._desk.clock.now_ms(), inbound.where
+        if inbound.deleted:
+            await self._withdraw(waiting, inbound, port)
+        elif not self._desk.access.may_be_heard(where.platform, inbound.author.external_id, where.place):
+            await self._desk.store.write(dispose, waiting.inbox_id)
+        elif now_ms - inbound.sent_ms > TOO_OLD_MS:
+            await self._decline(waiting, inbound, port, self._away(inbound))
+        elif await self._desk.consent.is_missing(inbound):
+            await self._ask_consent(inbound, port)
+        elif refusal := self._desk.haste.refusal(inbound, now_ms):
+            await self._decline(waiting, inbound, port, refusal)
         elif inbound.call is not None:
             await self._call(waiting, inbound, inbound.call)
-        elif wait_ms := self._desk.buckets.take((inbound.where.platform, inbound.author.external_id), now_ms):
-            await self._decline(
-                waiting, inbound, port, f"That was fast; please wait {1 + wait_ms // 1000} seconds."
-            )
         else:
             await self._ask(waiting, inbound, port)
 
@@ -113,11 +131,26 @@ class Reception:
             await self._obey(inbound, call, asker)
 
     async def _ask(self, waiting: Waiting, inbound: Inbound, port: Outbound) -> None:
-        accepted = await self._desk.store.write(self._accept, inbound, waiting.inbox_id)
-        if accepted is None:
+        if len(inbound.text) > (most := self._desk.letters.message):
+            await self._decline(waiting, inbound, port, TOO_LONG.format(len(inbound.text), most))
             return
-        if accepted.must_tell:
-            await self._tell_place(inbound, port)
+        inbound, complaint = await with_files(inbound, port, self._desk.attachment_bytes)
+        if not inbound.text:
+            await self._decline(waiting, inbound, port, complaint)
+            return
+        asked_at = inbound.where
+        if isinstance(port, OpensThreads):
+            inbound = await port.open_thread(inbound)
+        accepted = await self._desk.store.write(self._accept, inbound, waiting.inbox_id, asked_at)
+        if accepted is not None:
+            if accepted.must_tell:
+                await self._tell_place(asked_at, inbound.event_id, port)
+            await self._begin(accepted, inbound, port)
+            if complaint:
+                await _tell(port, inbound, complaint)
+
+    async def _begin(self, accepted: Accepted, inbound: Inbound, port: Outbound) -> None:
+        """Let a turn that was queued run when it may."""
         if accepted.is_joined:
             self._runner.begin_again(accepted.said.question.turn_id)
             return
@@ -126,20 +159,28 @@ class Reception:
             await self._desk.store.write(refuse, accepted.said, self._desk.clock.now_ms())
             await _tell(port, inbound, REFUSALS[outcome])
 
-    async def _tell_place(self, inbound: Inbound, port: Outbound) -> None:
+    async def _tell_place(self, where: Where, event_id: str, port: Outbound) -> None:
         """Say who can read what is written here. It is a notice, not a gate: if it fails, we go on."""
-        key = key_of(f"notice {inbound.where.platform} {inbound.where.place}", 0)
-        notice = Post(self._desk.place_notice, key)
+        text = "\n\n".join(filter(None, (self._desk.place_notice, port.limits.controls)))
+        notice = Post(text, key_of(f"notice {where.platform} {where.place}", 0))
         try:
-            await port.pacer(inbound.where).send(
-                Priority.NOTICE, None, partial(port.post, inbound.where, inbound.event_id, notice)
-            )
+            await port.pacer(where).send(Priority.NOTICE, None, partial(port.post, where, event_id, notice))
         except SendError as error:
             logger.warning("a place could not be told who can read what is written there: %s", error)
 
     async def _decline(self, waiting: Waiting, inbound: Inbound, port: Outbound, sentence: str) -> None:
-        if await self._desk.store.write(dispose, waiting.inbox_id):
+        if await self._desk.store.write(dispose, waiting.inbox_id) and sentence:
             await _tell(port, inbound, sentence)
+
+    def _away(self, inbound: Inbound) -> str:
+        """What to say about something old: nothing, if that was said about something else a moment ago."""
+        key = inbound.where.platform, inbound.where.place, inbound.author.external_id
+        return AWAY if self._told_away.is_first(key, self._desk.clock.now_s()) else ""
+
+    async def _ask_consent(self, inbound: Inbound, port: Outbound) -> None:
+        """Ask whether this may be processed. It stays in the inbox, for when its author has agreed."""
+        if question := self._desk.consent.question(inbound):
+            await _tell(port, inbound, question)
 
     def _asker(self, connection: Transaction, inbound: Inbound, inbox_id: int) -> Asker | None:
         """Who asks and where, once; None if the event was dealt with before."""
@@ -151,7 +192,9 @@ class Reception:
         place = open_place(connection, inbound.where.platform, inbound.where.place, now_ms)
         return Asker(account_id, place, inbound.where, inbound.event_id)
 
-    def _accept(self, connection: Transaction, inbound: Inbound, inbox_id: int) -> Accepted | None:
+    def _accept(
+        self, connection: Transaction, inbound: Inbound, inbox_id: int, asked_at: Where
+    ) -> Accepted | None:
         asker = self._asker(connection, inbound, inbox_id)
         if asker is None:
             return None
@@ -163,8 +206,20 @@ class Reception:
         turn_id = queue_turn(connection, asker, found, inbound, now_ms)
         said = get_turn(connection, turn_id)
         assert said is not None
-        must_tell = bool(self._desk.place_notice) and note_told(connection, asker.place.place_id, now_ms)
+        must_tell = self._must_tell(connection, asker, asked_at, now_ms)
         return Accepted(said, found, asker.place, must_tell=must_tell)
+
+    def _must_tell(self, connection: Transaction, asker: Asker, asked_at: Where, now_ms: int) -> bool:
+        """Whether people where this was asked are to be told; a thread made of it is a part of that."""
+        places = [asker.place.place_id]
+        if asked_at != asker.where:
+            channel = open_place(connection, asked_at.platform, asked_at.place, now_ms)
+            inherit_settings(connection, channel.place_id, asker.place.place_id)
+            places.insert(0, channel.place_id)
+        if not self._desk.place_notice:
+            return False
+        is_new = [note_told(connection, place_id, now_ms) for place_id in places]
+        return is_new[0]
 
     def _joined(
         self, connection: Transaction, asker: Asker, found: Found, inbound: Inbound, now_ms: int
@@ -175,7 +230,9 @@ class Reception:
         if last is None or not self._runner.can_begin_again(last.question.turn_id):
             return None
         prompt = f"{last.question.prompt}\n{inbound.text}"
-        return last if extend(connection, last.question.turn_id, prompt) else None
+        if len(prompt) > self._desk.letters.message:
+            return None
+        return last if extend(connection, last.question.turn_id, prompt, inbound.event_id) else None
 
 
 def queue_turn(  # one place makes turns, whoever asks for them

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from bot.room_line import NoRoom
 from storage.errors import QuotaExceeded, StorageError
 from swarm.errors import (
     ContextTooLong,
@@ -63,6 +64,7 @@ def _says(kind: Kind, sentence: str, *, may_pass: bool = False) -> Callable[[Exc
 _TABLE: tuple[tuple[type[Exception], Callable[[Exception, str], Trouble]], ...] = (
     (QuotaExceeded, _quota),
     (NoRouteError, _no_route),
+    (NoRoom, _says("full", "All servers were full for too long; please try again in a few minutes.")),
     (PeerBusy, _says("full", "All servers are full right now; I wait for room.", may_pass=True)),
     (ContextTooLong, _says("too_long", "That is longer than this model can take; please shorten it.")),
     (SessionLost, _says("lost", "This conversation was taken over elsewhere; ask again.", may_pass=True)),

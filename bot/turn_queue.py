@@ -44,6 +44,17 @@ class TurnQueue:
     def __len__(self) -> int:
         return len(self._running) + len(self._waiting)
 
+    @property
+    def num_waiting(self) -> int:
+        """Turns that wait."""
+        return len(self._waiting)
+
+    def turns_of(self, account_id: int) -> tuple[list[str], list[str]]:
+        """A person's turns: those that run, and those that wait."""
+        running = [each.turn_id for each in self._running.values() if each.account_id == account_id]
+        waiting = [each.turn_id for each in self._waiting.values() if each.account_id == account_id]
+        return running, waiting
+
     def offer(self, entry: Entry, *, must_wait: bool = False) -> Outcome:
         """Take a turn in, or say why not. With `must_wait` it is never refused: it was accepted before.
 

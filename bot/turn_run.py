@@ -8,10 +8,12 @@ from bot.bookkeeping import Wishes
 from bot.brain import Writing
 from bot.context import Context
 from bot.display import Display
+from bot.endings import LATE, LATE_SILENT, STATES, footer_of
+from bot.measures import Ended, Stopwatch
 from bot.outbound import Outbound
 from bot.rendering.thinking import without_thoughts
 from bot.words import Origin
-from storage.transcript import Progress, Said
+from storage.transcript import Progress, Said, State
 
 
 class Gate:
@@ -20,6 +22,8 @@ class Gate:
     def __init__(self, num_ahead: Callable[[], int]) -> None:
         self.opened = asyncio.Event()
         self.is_stopped = False
+        self.is_withdrawn = False
+        """Its question was deleted: nothing more of it is shown."""
         self.num_ahead = num_ahead
 
 
@@ -36,18 +40,38 @@ class Run:
     writing: Writing | None = None
     task: "asyncio.Task[None] | None" = None
     notes: list[str] = field(default_factory=list)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
     gate: Gate | None = None
     must_begin_again: bool = False
+    gives_way: bool = False
+    """No server has room for it, and others wait for some already."""
     is_closing: bool = False
     """Its end is being written down: nothing can be added any more."""
+    is_late: bool = False
+    """It has taken all the time that it may."""
 
     @property
     def is_stopped(self) -> bool:
         return self.gate is not None and self.gate.is_stopped
 
     @property
+    def must_end(self) -> bool:
+        """Nothing more is to be written."""
+        return self.is_stopped or self.is_late
+
+    @property
+    def has_text(self) -> bool:
+        """Something was written."""
+        return self.writing is not None and bool(self.writing.text)
+
+    @property
     def turn_id(self) -> str:
         return self.said.question.turn_id
+
+    def break_off(self) -> None:
+        """Have nothing written any more, for now."""
+        if self.task is not None:
+            self.task.cancel()
 
     def shown(self, text: str) -> str:
         """What readers see of an answer."""
@@ -64,6 +88,31 @@ class Run:
             list(writing.ids),
             is_anew=context.is_anew,
             num_dropped=context.num_dropped,
+            num_before=context.num_before,
             prefill_tokens=context.new_tokens,
             new_tokens=writing.num_shown,
         )
+
+    def ended(self, outcome: str, model: str, now_ms: int) -> Ended:
+        """What is measured of it in the end."""
+        watch, progress = self.stopwatch, self.progress()
+        first_ms, asked_ms = watch.first_ms, self.said.asked_ms
+        return Ended(
+            self.origin.where.platform,
+            model,
+            outcome,
+            max(0, now_ms - asked_ms) / 1000,
+            None if first_ms is None else max(0, first_ms - asked_ms) / 1000,
+            watch.tokens_per_second(len(progress.answer_ids)),
+            progress.prefill_tokens,
+            len(progress.answer_ids),
+        )
+
+
+def outcome_of(run: Run) -> tuple[State, str]:
+    """How a turn has ended whose answer is not written any more, and what is said below it."""
+    finish = run.writing.finish if run.writing is not None else ""
+    if run.is_late and not finish and not run.is_stopped:
+        return ("stopped", LATE) if run.has_text else ("failed", LATE_SILENT)
+    state: State = "stopped" if run.is_stopped else STATES.get(finish, "done")
+    return state, footer_of(state, has_text=run.has_text)

@@ -17,13 +17,15 @@ import msgspec
 from bot.bookkeeping import Books
 from bot.brain import Brain, Event, Request
 from bot.clock import Clock
-from bot.context import Context, plan_context, resume_context
+from bot.context import Context, longest, plan_context, resume_context
 from bot.display import Display
-from bot.endings import STATES, controls_after, footer_of
+from bot.endings import controls_after, footer_of
 from bot.outbound import Outbound
 from bot.pacing import Stream
+from bot.rules import TurnLimits
 from bot.troubles import Trouble, trouble_of
-from bot.turn_run import Gate, Run
+from bot.turn_run import Gate, Run, outcome_of
+from bot.waiting import Waiting
 from bot.words import Origin, Refused, SendError
 from storage.errors import StorageError
 from storage.transcript import Said, State
@@ -34,41 +36,41 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 TYPING_S = 4.0
-PATIENCE_S = 60.0
-RETRY_S = 2.0
 TOLD_PAUSE_S = 3.0
-TOLD_QUEUE_S = 2.0
-LOOK_S = 0.2
+FULL = "(this conversation is full: I forget its oldest part)"
 
 
 class TurnRunner:
     """Runs turns, each when its time has come."""
 
-    def __init__(self, books: Books, brain: Brain, ports: Mapping[str, Outbound], clock: Clock) -> None:
+    def __init__(
+        self, books: Books, brain: Brain, ports: Mapping[str, Outbound], clock: Clock, limits: TurnLimits
+    ) -> None:
         self._books = books
         self._brain = brain
         self._ports = ports
         self._clock = clock
+        self._context_tokens = limits.context_tokens
+        self._waiting = Waiting(clock, limits.seconds)
         self._runs: dict[str, Run] = {}
 
     def stop(self, turn_id: str) -> None:
         """End the answer that is being written; its gate is stopped already."""
         run = self._runs.get(turn_id)
-        if run is not None and run.task is not None:
-            run.task.cancel()
+        if run is not None:
+            run.break_off()
 
     def can_begin_again(self, turn_id: str) -> bool:
         """The question may still grow: nothing of its answer is to be seen."""
         run = self._runs.get(turn_id)
-        return run is None or not (run.display.is_visible or run.is_stopped or run.is_closing)
+        return run is None or not (run.display.is_visible or run.must_end or run.is_closing)
 
     def begin_again(self, turn_id: str) -> None:
         """The question has grown: answer it anew."""
         run = self._runs.get(turn_id)
         if run is not None:
             run.must_begin_again = True
-            if run.task is not None:
-                run.task.cancel()
+            run.break_off()
 
     def origin_of(self, said: Said) -> Origin:
         """Where a turn was asked for."""
@@ -82,12 +84,18 @@ class TurnRunner:
         try:
             await self._recall(run)
             async with run.port.pacer(run.origin.where).stream() as stream:
-                state, footer = await self._answer(run, stream, gate)
+                async with running(self._waiting.end_in_time(run)):
+                    state, footer = await self._answer(run, stream, gate)
                 await self._books.end(run.said, state, run.progress())
+                self._books.measures.turn_ended(run.ended(state, self._brain.name, self._clock.now_ms()))
                 if run.progress().answer and (notice := await self._books.first_notice(run.said)):
                     run.notes.append(f"({notice})")
-                await self._show(run, stream, state, footer)
+                if gate.is_withdrawn:
+                    await self._books.delivered(run.said)  # no sweep is to show it either
+                else:
+                    await self._show(run, stream, state, footer)
         finally:
+            self._waiting.leave_line(run)
             del self._runs[run.turn_id]
 
     async def deliver(self, said: Said) -> None:
@@ -115,13 +123,14 @@ class TurnRunner:
         display = Display(
             said.question.turn_id, place_id, origin, port, store=self._books.store, clock=self._clock
         )
+        display.measures = self._books.measures
         return Run(said, origin, port, display, wishes)
 
     async def _answer(self, run: Run, stream: Stream, gate: Gate) -> tuple[State, str]:
         """Write the answer; returns how it ended, and what to say below it."""
         try:
             async with running(self._preview(run, stream)):
-                await self._wait(run, gate)
+                await self._waiting.for_turn(run, gate)
                 async with running(self._type_forever(run), self._keep_forever(run)):
                     return await self._write(run)
         except (MurmurError, StorageError) as error:
@@ -132,55 +141,32 @@ class TurnRunner:
             logger.exception("turn %s failed: %s", run.turn_id, trouble.sentence)
             return "failed", trouble.sentence
 
-    async def _wait(self, run: Run, gate: Gate) -> None:
-        """Wait for its turn; whoever waits for long sees how many are ahead."""
-        since_s, told = self._clock.now_s(), ""
-        while not gate.opened.is_set() and not run.is_stopped:
-            await self._clock.sleep(LOOK_S)
-            notice = f"(queued: {gate.num_ahead()} ahead)"
-            if self._clock.now_s() - since_s >= TOLD_QUEUE_S and notice != told:
-                told = notice
-                run.display.update_notice(notice)
-        run.display.update_notice("")
-
     async def _write(self, run: Run) -> tuple[State, str]:
         """Try until it is written, stopped, or hopeless; begin again if the question has grown."""
-        deadline_s = self._clock.now_s() + PATIENCE_S
-        while not run.is_stopped:
-            run.must_begin_again, run.is_closing = False, False
+        deadline_s = self._waiting.patience_ends_s()
+        while not run.must_end:
+            run.must_begin_again, run.is_closing, run.gives_way = False, False, False
             run.said = await self._books.reread(run.said)
             try:
+                if await self._waiting.for_room(run):
+                    deadline_s = self._waiting.patience_ends_s()
                 await self._plan(run)
                 await self._write_once(run)
             except SwarmError as error:
-                await self._wait_out(run, error, deadline_s)
+                await self._waiting.out(run, error, await self._trouble(run, error), deadline_s)
                 continue
-            run.is_closing = not run.must_begin_again
+            run.is_closing = not (run.must_begin_again or run.gives_way)
             asked = await self._books.reread(run.said)
             if run.is_closing and asked.question.prompt == run.said.question.prompt:
                 break
-        has_text = run.writing is not None and bool(run.writing.text)
-        finish = run.writing.finish if run.writing is not None else ""
-        state: State = "stopped" if run.is_stopped else STATES.get(finish, "done")
-        return state, footer_of(state, has_text=has_text)
-
-    async def _wait_out(self, run: Run, error: SwarmError, deadline_s: float) -> None:
-        """Wait a moment for what may pass, and tell why. Raises `error` if it will not, or not in time."""
-        trouble = await self._trouble(run, error)
-        has_text = run.writing is not None and bool(run.writing.text)
-        if not trouble.may_pass or has_text or self._clock.now_s() > deadline_s:
-            raise error
-        run.display.update_notice(trouble.sentence)
-        for _ in range(round(RETRY_S / LOOK_S)):
-            if not run.is_stopped:
-                await self._clock.sleep(LOOK_S)
+        return outcome_of(run)
 
     async def _plan(self, run: Run) -> None:
         """Read what was said before, decide what the model is told, and reserve what that may cost."""
         path = await self._books.path_before(run.said)
         context = await asyncio.to_thread(self._context, run, path)
-        if path and context.num_dropped > path[-1].progress.num_dropped:
-            run.notes.append("(this conversation is full: I forget its oldest part)")
+        if path and context.num_dropped > path[-1].progress.num_dropped and FULL not in run.notes:
+            run.notes.append(FULL)
         if run.said.is_retry and context.num_held:
             context = replace(context, new_tokens=1)  # the question is there already
         granted = await self._books.begin(run.said, context, self._brain.name)
@@ -189,16 +175,17 @@ class TurnRunner:
     def _context(self, run: Run, path: list[Said]) -> Context:
         """What the model is told; without a question it goes on with its last answer."""
         wanted, prompt = run.wishes.params.max_new_tokens, run.said.question.prompt
+        limit = longest(self._brain, self._context_tokens)
         if prompt:
-            return plan_context(self._brain, run.wishes.system, path, prompt, wanted)
-        return resume_context(self._brain, path, wanted)
+            return plan_context(self._brain, run.wishes.system, path, prompt, wanted, limit)
+        return resume_context(path, wanted, limit)
 
     async def _write_once(self, run: Run) -> None:
         """Have the answer written until it is finished, or somebody stops it, be it before its first word."""
         async with running_group() as group:
             run.task = group.create_task(self._compose(run))
-            if run.is_stopped or run.must_begin_again:
-                run.task.cancel()
+            if run.must_end or run.must_begin_again:
+                run.break_off()
             try:
                 await asyncio.wait([run.task])
             finally:
@@ -213,6 +200,8 @@ class TurnRunner:
             async with self._brain.write(request, partial(self._note, run)) as writing:
                 run.writing = writing
                 async for _ in writing:
+                    self._waiting.leave_line(run)
+                    run.stopwatch.note_piece(self._clock.now_ms())
                     run.display.update(run.shown(writing.text))
 
     # --- beside it -----------------------------------------------------------------------------------------
@@ -221,7 +210,7 @@ class TurnRunner:
         """Keep what it has come to, so that little is lost if we die."""
         while True:
             await self._clock.sleep(HEARTBEAT_S)
-            if not await self._books.keep(run.said, run.progress()):
+            if run.context is not None and not await self._books.keep(run.said, run.progress()):
                 logger.warning("turn %s has lost its hold", run.turn_id)
 
     async def _preview(self, run: Run, stream: Stream) -> None:
@@ -240,7 +229,7 @@ class TurnRunner:
         elif event.kind == "restoring":
             run.display.update_notice(f"(restoring the conversation: {event.num_tokens} tokens)")
         elif event.kind == "busy":
-            run.display.update_notice("(all servers are full: waiting for room)")
+            self._waiting.hear_busy(run)
 
     async def _trouble(self, run: Run, error: Exception) -> Trouble:
         return trouble_of(error, secrets.token_hex(4), await self._books.next_grant(run.said))

@@ -44,6 +44,21 @@ class Call(msgspec.Struct, frozen=True):
     arguments: dict[str, str] = {}
 
 
+File = tuple[str, bytes]
+"""A name and what is in it."""
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """A file that came with a message, not read yet. Name, kind and size are what its sender says."""
+
+    name: str
+    kind: str
+    """Its content type, such as text/plain; "" if nobody says."""
+    size_bytes: int
+    address: str
+    """Where it is; only the platform's port knows what that means."""
+
+
 class Inbound(msgspec.Struct, frozen=True):
     """Something that a person said to us. Adapters leave out what is not for us, and our own name in it."""
 
@@ -55,6 +70,9 @@ class Inbound(msgspec.Struct, frozen=True):
     reply_to: str = ""
     call: Call | None = None
     """A command that the platform has parsed already; the text is empty then."""
+    files: tuple[Attached, ...] = ()
+    deleted: str = ""
+    """Nothing is said: the message of that id was deleted on the platform."""
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -65,8 +83,8 @@ class Post(msgspec.Struct, frozen=True):
     turn_id: str = ""
     controls: tuple[str, ...] = ()
     """Names of commands that readers may choose below it, for this turn."""
-    file: tuple[str, bytes] | None = None
-    """A name and what is in it, to be attached."""
+    file: File | None = None
+    """To be attached."""
     note: str = ""
     """What is to be said below it, where that has a place of its own; elsewhere it is a part of the text."""
 
@@ -78,6 +96,12 @@ class Limits(msgspec.Struct, frozen=True):
     """Of one message, as `Outbound.size` counts them."""
     can_edit: bool = True
     most_parts: int = 6
+    file_bytes: int = 8_000_000
+    """Of a file that is attached."""
+    hears_all: bool = True
+    """Not only what is said to the bot."""
+    controls: str = ""
+    """How readers choose what is to become of an answer, in a sentence, if they do not see it."""
 
 
 class SendError(Exception):
@@ -86,6 +110,10 @@ class SendError(Exception):
 
 class Refused(SendError):
     """And never will: no permission, message gone, too long."""
+
+
+class TooLarge(Refused):
+    """There is more of it than was asked for."""
 
 
 class Limited(SendError):

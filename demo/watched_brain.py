@@ -1,11 +1,13 @@
 """The brain of the demo's bot, with an eye on each answer: who writes it, and how fast."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
 from bot.brain import Event, Message, Request, Writing
 from bot.sessions.brain import SwarmBrain
+from bot.survey import SessionState, Survey, Surveys
+from swarm.checkpoint.fitting import BlockSize
 from swarm.generate import Generation
 
 
@@ -44,6 +46,22 @@ class WatchedBrain:
     async def forget(self, conversation_id: int) -> None:
         """See bot.brain.Brain."""
         await self._brain.forget(conversation_id)
+
+    def is_open(self, conversation_id: int) -> bool:
+        """See bot.brain.Brain, as for all that follow."""
+        return self._brain.is_open(conversation_id)
+
+    async def survey(self) -> Survey:
+        return await self._brain.survey()
+
+    async def surveys(self) -> Surveys:
+        return await self._brain.surveys()
+
+    async def block_sizes(self) -> Mapping[str, BlockSize]:
+        return await self._brain.block_sizes()
+
+    async def session_state(self, conversation_id: int) -> SessionState:
+        return await self._brain.session_state(conversation_id)
 
 
 class _Watched:

@@ -11,29 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from server.adapters import find_adapter
-from server.quantization import (
-    matrix_bytes,
-    place_stored,
-    planned_bytes,
-    quantize,
-    resolve_quantization,
-)
+from server.quantization import is_fused, place_stored, quantize
 from server.resources import give_back_memory
 from swarm.checkpoint import Checkpoint
+from swarm.checkpoint.block_sizes import block_size as size_of_block
+from swarm.checkpoint.block_sizes import quantized_bytes, resolve_quantization
 from swarm.checkpoint.conversion import Conversion, assign
 from swarm.checkpoint.digests import Progress
 from swarm.checkpoint.dtypes import resolve_dtype
-from swarm.checkpoint.prequantized import stored_of
+from swarm.checkpoint.fitting import BlockSize
 from swarm.checkpoint.skeleton import (
-    MALFORMED,
     PassThrough,
     Skeleton,
     build_skeleton,
-    cache_keyword,
     does_block_return_tuple,
     neutralize_ends,
     on_meta,
@@ -46,14 +39,6 @@ logger = logging.getLogger(__name__)
 
 MAX_FULL_SHARE = 0.1
 """Of the numbers in a quantized block: if more stay as they are, the person should know."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockSize:
-    """What one block takes: its largest weights, and its KV cache per token."""
-
-    weight_bytes: int
-    kv_bytes_per_token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +81,7 @@ def load_span(
     loading = _Loading(checkpoint, skeleton, conversion, device, quantization, progress)
     checkpoint.fetch(loading.names(span), progress)
     if quantization != "none":
-        _say_what_stays_full(skeleton, span, _quantized_bytes(checkpoint, skeleton, quantization))
+        _say_what_stays_full(skeleton, span, quantized_bytes(checkpoint, skeleton, quantization))
     _keep_only(skeleton, span)
     _fill(loading, span)
     base = skeleton.base
@@ -109,28 +94,8 @@ def load_span(
 
 
 def block_size(checkpoint: Checkpoint, dtype: str | torch.dtype, quantization: str = "none") -> BlockSize:
-    """Tell what one block takes in memory, from the config alone; where blocks differ, the largest counts."""
-    quantization = resolve_quantization(checkpoint, quantization)
-    resolved = resolve_dtype(checkpoint, dtype, "cpu")
-    skeleton = build_skeleton(checkpoint.config, resolved)
-    quantized = _quantized_bytes(checkpoint, skeleton, quantization)
-    weight_bytes = max(_weight_bytes(block, quantized) for block in skeleton.layers)
-    return BlockSize(weight_bytes, _kv_bytes_per_token(skeleton, resolved))
-
-
-def _quantized_bytes(checkpoint: Checkpoint, skeleton: Skeleton, quantization: str) -> dict[int, int]:
-    """What quantized weights will take, by the ids of their parameters in `skeleton`."""
-    if quantization == "none":
-        return {}
-    if stored_of(checkpoint.config) is None:
-        return planned_bytes(skeleton.layers, quantization)
-    conversion = Conversion(skeleton, checkpoint.tensor_names())
-    weights = dict(skeleton.model.named_parameters())
-    return {
-        id(weights[name]): matrix_bytes(shape, quantization, is_nested="nested_absmax" in parts)
-        for name, parts in conversion.stored_parts().items()
-        if len(shape := conversion.shape_of(name)) == 2
-    }
+    """See swarm.checkpoint.block_sizes.block_size; with the kernels that this machine's CPU has."""
+    return size_of_block(checkpoint, dtype, quantization, is_fused=is_fused)
 
 
 def _keep_only(skeleton: Skeleton, span: Span) -> None:
@@ -182,30 +147,3 @@ def _say_what_stays_full(skeleton: Skeleton, span: Span, quantized: Mapping[int,
     if full > MAX_FULL_SHARE * total:
         share, kept_in = 100 * full / total, str(skeleton.model.dtype).removeprefix("torch.")
         logger.warning("%.0f %% of a block's weights are not quantized but stay in %s", share, kept_in)
-
-
-def _weight_bytes(block: nn.Module, quantized: Mapping[int, int]) -> int:
-    """Add up a block's weights; `quantized` tells, by their ids, what some of them will take instead."""
-    return sum(
-        quantized.get(id(weight), weight.numel() * weight.element_size()) for weight in block.parameters()
-    )
-
-
-def _kv_bytes_per_token(skeleton: Skeleton, dtype: torch.dtype) -> int:
-    """Bytes of keys and values of one token in one block: what the first block caches on the meta device."""
-    base, hidden_size = skeleton.base, skeleton.model.config.hidden_size
-    neutralize_ends(base, skeleton.layers)
-    skeleton.model.set_submodule(skeleton.layers_name, nn.ModuleList([skeleton.layers[0]]))
-    cache = DynamicCache()
-    hidden = torch.empty(1, 1, hidden_size, dtype=dtype, device="meta")
-    try:
-        with torch.no_grad():
-            base(inputs_embeds=hidden, use_cache=True, **{cache_keyword(base): cache})
-    except MALFORMED as error:
-        logger.debug("a block does not run to its end without weights: %s", error)  # some experts do not
-    cached = [getattr(layer, kind, None) for layer in cache.layers[:1] for kind in ("keys", "values")]
-    if not cached or not all(isinstance(tensor, torch.Tensor) for tensor in cached):
-        raise ConfigError(f"what a {base.config.model_type} keeps per token is unknown; choose another model")
-    adapter = find_adapter(base.config.model_type)
-    share = adapter.kv_share(base.config) if adapter else 1.0
-    return int(share * sum(tensor.nbytes for tensor in cached if tensor is not None))

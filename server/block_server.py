@@ -18,16 +18,17 @@ from server.host import Host, HostedModel
 from server.kv_cache import KVPool
 from server.kv_spill import SpillStore
 from server.own_speed import measured
-from server.placement import must_plan_again, plan_num_blocks, plan_span
+from server.placement import must_plan_again, plan_span
 from server.probe import probe
-from server.quantization import Quantization, resolve_quantization
 from server.resources import free_memory_bytes
 from server.serving import Serving, open_chain
 from server.span import SpanModel
 from server.verify import verify_span
 from swarm.background import finish, running
 from swarm.checkpoint import Checkpoint, open_checkpoint
+from swarm.checkpoint.block_sizes import Quantization, resolve_quantization
 from swarm.checkpoint.dtypes import resolve_dtype
+from swarm.checkpoint.fitting import DEFAULT_KV_TOKENS, plan_num_blocks
 from swarm.checkpoint.progress import SpokenProgress
 from swarm.dht import Dht, open_dht
 from swarm.errors import ConfigError, SwarmError
@@ -38,7 +39,6 @@ from swarm.wire.records import ServerRecord
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_KV_TOKENS = 16_384
 KV_SHARE = 4
 DRAIN_S = 10.0
 GOODBYE_S = 3.0
@@ -214,17 +214,11 @@ def _num_blocks(checkpoint: Checkpoint, options: Options, device: torch.device) 
     if options.num_blocks is not None:
         return min(options.num_blocks, total)
     size = block_size(checkpoint, options.dtype, options.quantization)
-    fitting = plan_num_blocks(
-        free_memory_bytes(device),
-        size.weight_bytes,
-        size.kv_bytes_per_token,
-        options.kv_tokens or DEFAULT_KV_TOKENS,
-        total,
-    )
+    kv_tokens = options.kv_tokens or DEFAULT_KV_TOKENS
+    fitting = plan_num_blocks(free_memory_bytes(device), size, kv_tokens, total)
     if not fitting:
-        need = size.weight_bytes + size.kv_bytes_per_token * (options.kv_tokens or DEFAULT_KV_TOKENS)
         raise ConfigError(
-            f"not one block fits: it needs {need / 2**30:.1f} GiB of free memory; "
+            f"not one block fits: it needs {size.bytes_with(kv_tokens) / 2**30:.1f} GiB of free memory; "
             "free some, or lower --kv-tokens"
         )
     return fitting

@@ -20,21 +20,6 @@ Ranked = list[float]  # tokens/s of all blocks, smallest first: compares as swar
 MOVE_GAIN = 1.3  # a move unloads a server for minutes: the bottleneck must become clearly faster
 MAX_PLANNED_MOVES = 8
 LEAST_THROUGHPUT = 1e-3  # a server that does not know its speed still serves its blocks
-SPARE_BYTES = 1 << 30  # left for activations, the ends of a batch, and what else runs on the machine
-
-
-def plan_num_blocks(
-    free_bytes: int, block_bytes: int, kv_bytes_per_token: int, cache_tokens: int, num_blocks: int
-) -> int:
-    """How many blocks fit into `free_bytes` with `cache_tokens` of KV cache each; at most `num_blocks`.
-
-    `kv_bytes_per_token` is for one block. A tenth of the memory, and 1 GiB at most, stays free. For example
-    8 GiB free, blocks of 400 MiB and 4 KiB * 16,384 tokens = 64 MiB of cache: (8 - 0.8) GiB / 464 MiB = 15.
-    0 if not even one fits.
-    """
-    usable = free_bytes - min(free_bytes // 10, SPARE_BYTES)
-    per_block = block_bytes + kv_bytes_per_token * cache_tokens
-    return max(0, min(num_blocks, usable // per_block))
 
 
 def plan_span(

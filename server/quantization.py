@@ -8,16 +8,16 @@ What is no matrix of a linear layer stays as it is, but for stacks of experts, s
 import functools
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from server.linear_layers import bias_of, is_linear, is_quantizable, matrix_of
-from server.quantized_experts import BLOCK_SIZE, quantize_experts, row_slices, stack_bytes, stacks_of
-from swarm.checkpoint import Checkpoint
+from server.quantized_experts import quantize_experts, row_slices
+from swarm.checkpoint.block_sizes import BLOCK_SIZE
+from swarm.checkpoint.matrices import bias_of, is_linear, is_quantizable, matrix_of
 from swarm.checkpoint.prequantized import (
     NESTED_BLOCK,
     NF4_CODE,
@@ -26,34 +26,16 @@ from swarm.checkpoint.prequantized import (
     Nf4Matrix,
     Stored,
     StoredMatrix,
-    stored_of,
 )
 from swarm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-
-Quantization = Literal["none", "int8", "nf4"]
 
 OUTLIER = 6.0
 """Inputs of LLM.int8() that reach it are computed in full: the paper's choice."""
 
 FUSED_ROWS = 32
 """bitsandbytes' kernel for CPUs with bf16 instructions takes so many rows at a time, and whole scales."""
-
-
-def resolve_quantization(checkpoint: Checkpoint, asked: str) -> Quantization:
-    """Return how blocks of `checkpoint` are held: as `asked`, or as they are stored if that is none.
-
-    Raises ConfigError for any other word, and for another quantization than the stored one.
-    """
-    if asked not in get_args(Quantization):
-        raise ConfigError(f"{asked!r} is no quantization; use none, int8 or nf4")
-    stored = stored_of(checkpoint.config)
-    if stored is None:
-        return cast(Quantization, asked)
-    if asked not in ("none", stored.kind):
-        raise ConfigError(f"{checkpoint.name} is stored in {stored.kind}; leave --quantization out")
-    return stored.kind
 
 
 def is_quantized(block: nn.Module) -> bool:
@@ -94,7 +76,7 @@ def _to_nf4(functional: Any, matrix: Tensor, device: torch.device | str) -> Nf4M
     codes = torch.cat([packed for packed, _ in parts]).flatten()
     absmax, nested = torch.cat([state.absmax for _, state in parts]), None
     shape = (matrix.shape[0], matrix.shape[1])
-    if not _is_fused(shape, BLOCK_SIZE):
+    if not is_fused(shape, BLOCK_SIZE):
         offset = absmax.mean()
         absmax, outer = functional.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
         nested = Nested(outer.absmax, outer.code, float(offset))
@@ -206,7 +188,7 @@ def _nf4_layer(layers: Any, weight: Any, bias: Tensor | None, compute_dtype: tor
         columns, rows, bias is not None, compute_dtype=compute_dtype, quant_type="nf4", device="meta"
     )
     made.weight, made.bias = weight, bias
-    made.support_avx512bf16_for_cpu = _is_fused((rows, columns), state.blocksize)
+    made.support_avx512bf16_for_cpu = is_fused((rows, columns), state.blocksize)
     if weight.device.type == "cpu":
         with torch.no_grad():  # packs the weights for the fused kernel: now, not in the first step
             made.eval()(torch.zeros(1, columns, dtype=compute_dtype))
@@ -214,36 +196,11 @@ def _nf4_layer(layers: Any, weight: Any, bias: Tensor | None, compute_dtype: tor
     return layer
 
 
-def _is_fused(shape: tuple[int, int], block_size: int) -> bool:
+def is_fused(shape: tuple[int, int], block_size: int = BLOCK_SIZE) -> bool:
     """Whether the kernel for CPUs with bf16 instructions runs this matrix; bitsandbytes itself only tries."""
     rows, columns = shape
     fits = rows % FUSED_ROWS == 0 and columns % block_size == 0
     return fits and bool(_load_bitsandbytes().functional.has_avx512bf16())
-
-
-# --- sizes --------------------------------------------------------------------------------------------
-
-
-def planned_bytes(block: nn.Module, kind: str) -> dict[int, int]:
-    """Return what each weight of `block` that `quantize` quantizes will take, by the parameter's id."""
-    linears = [module for module in block.modules() if is_quantizable(module, kind)]
-    matrices = {id(it.weight): matrix_bytes(matrix_of(it).shape, kind, is_nested=True) for it in linears}
-    return matrices | {id(stack): stack_bytes(stack, kind) for _, _, stack in stacks_of(block, kind)}
-
-
-def matrix_bytes(shape: Iterable[int], kind: str, *, is_nested: bool) -> int:
-    """Return what a matrix [out, in] takes: codes, scales, and the tables that turn them into numbers."""
-    rows, columns = shape
-    if kind == "int8":
-        return rows * columns + 4 * rows
-    num_scales = -(-rows * columns // BLOCK_SIZE)
-    if _is_fused((rows, columns), BLOCK_SIZE):
-        scales = 2 * num_scales
-    elif is_nested:
-        scales = num_scales + 4 * -(-num_scales // NESTED_BLOCK) + 4 * 256 + 4
-    else:
-        scales = 4 * num_scales
-    return rows * columns // 2 + scales + 4 * len(NF4_CODE)
 
 
 # --- the library --------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-BLOCK_SIZE = 64
-"""Weights of nf4 that share a scale."""
+from swarm.checkpoint.block_sizes import BLOCK_SIZE
+from swarm.checkpoint.matrices import stacks_of
 
 SLICE_WEIGHTS = 1 << 20
 
@@ -63,16 +63,6 @@ def _nf4(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(codes), torch.cat(scales).bfloat16()
 
 
-def stacks_of(block: nn.Module, kind: str) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    """Yield all stacks that can be quantized: the module that has one, its name there, the parameter."""
-    for module in block.modules():
-        if not _runs_by_interface(module):
-            continue
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.dim() == 3 and (kind == "int8" or parameter.shape[2] % 2 == 0):
-                yield module, name, parameter
-
-
 def quantize_experts(block: nn.Module, kind: str, device: torch.device | str) -> None:
     """Replace the stacks of `block` by quantized ones on `device`. bitsandbytes must be loaded."""
     for module, name, parameter in stacks_of(block, kind):
@@ -81,16 +71,3 @@ def quantize_experts(block: nn.Module, kind: str, device: torch.device | str) ->
         config = module.config
         assert isinstance(config, PretrainedConfig)
         config._experts_implementation = "eager"  # the other ways take the whole stack at once
-
-
-def stack_bytes(stack: Tensor, kind: str) -> int:
-    """Return what a stack takes when it is quantized."""
-    experts, rows, columns = stack.shape
-    if kind == "int8":
-        return stack.numel() + 4 * experts * rows
-    return stack.numel() // 2 + 2 * experts * -(-rows * columns // BLOCK_SIZE)
-
-
-def _runs_by_interface(module: nn.Module) -> bool:
-    """Whether transformers' interface for experts runs this module: it leaves these marks on it."""
-    return all(hasattr(module, mark) for mark in ("config", "has_gate", "is_transposed", "is_concatenated"))

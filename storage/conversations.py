@@ -47,6 +47,33 @@ def open_place(connection: Connection, platform: str, external_id: str, now_ms: 
     return Place(*found.one())
 
 
+def find_place(connection: Connection, platform: str, external_id: str) -> int | None:
+    """The number of the place of that name; None if nobody has talked to us there."""
+    found: int | None = connection.scalar(
+        select(place.c.id).where(place.c.platform == platform, place.c.external_id == external_id)
+    )
+    return found
+
+
+def move_place(connection: Connection, platform: str, old_id: str, new_id: str, now_ms: int) -> bool:
+    """Have a place go on under another name; False if it has none, or that name is taken.
+
+    People there have not been told anything yet. Under its old name it is a new place, as private as it was.
+    """
+    if find_place(connection, platform, new_id) is not None:
+        return False
+    is_old = (place.c.platform == platform) & (place.c.external_id == old_id)
+    moved = connection.execute(
+        update(place)
+        .where(is_old)
+        .values(external_id=new_id, told_at=None, used_at=now_ms)
+        .returning(place.c.is_encrypted)
+    ).one_or_none()
+    if moved is not None and moved.is_encrypted:
+        note_encrypted(connection, open_place(connection, platform, old_id, now_ms).place_id)
+    return moved is not None
+
+
 def note_encrypted(connection: Connection, place_id: int) -> None:
     """Remember for good that nothing may be said here in plain text."""
     connection.execute(update(place).where(place.c.id == place_id).values(is_encrypted=True))

@@ -6,6 +6,7 @@ run on one thread: a hop to a driver's thread for each statement costs five time
 """
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -50,6 +51,7 @@ class _Job:
 
     def __init__(self, work: Work[Any]) -> None:
         self.work = work
+        self.since_s = time.monotonic()
         self.outcome: Future[Any] = Future()
 
     def settle(self, result: Any, error: Exception | None) -> None:
@@ -71,6 +73,8 @@ class Database:
         self._read_threads = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="murmur-store-reader")
         self._waiting: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
         self._is_closed = False
+        self.on_write: Callable[[float], None] = lambda seconds: None
+        """Told, on another thread, how long each write took with all its waiting."""
         self._write_thread = threading.Thread(
             target=self._write_until_closed, name="murmur-store-writer", daemon=True
         )
@@ -179,6 +183,7 @@ class Database:
             is_open = None not in group
             jobs = [job for job in group if job is not None and job.outcome.set_running_or_notify_cancel()]
             for job, (result, error) in zip(jobs, self._commit(jobs), strict=True):
+                self.on_write(time.monotonic() - job.since_s)
                 job.settle(result, error)
             time.sleep(PAUSE_S)
 
@@ -199,11 +204,21 @@ def _attempt(connection: Connection, work: Work[Any]) -> tuple[Any, Exception | 
         with connection.begin_nested():
             return work(connection), None
     except DBAPIError as error:
-        if _code_of(error) in _REASONS:  # the whole transaction is lost
-            raise
+        first = _first_of(error)
+        if _code_of(first) in _REASONS:  # the whole transaction is lost
+            raise first from None
         return None, error
     except Exception as error:  # noqa: BLE001 - belongs to the caller, who gets it
         return None, error
+
+
+def _first_of(error: DBAPIError) -> DBAPIError:
+    """What SQLite said first: when the disk is full it takes all back by itself, and misses the savepoint."""
+    first, before = error, error.__context__
+    while before is not None:
+        first = before if isinstance(before, DBAPIError) else first
+        before = before.__context__
+    return first
 
 
 @contextmanager
@@ -225,6 +240,12 @@ def _code_of(error: DBAPIError) -> int:
     return int(getattr(error.orig, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
+def _make_private(path: Path) -> None:
+    """Make a store that is not there yet its owner's alone; SQLite makes what lies beside it the same."""
+    with suppress(OSError):  # it is there, or SQLite says next why it cannot be
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 @asynccontextmanager
 async def open_database(path: Path, *, is_alone: bool = True) -> AsyncIterator[Database]:
     """Open the store at `path`, made and migrated if need be; writes are committed when the block ends.
@@ -234,6 +255,8 @@ async def open_database(path: Path, *, is_alone: bool = True) -> AsyncIterator[D
     """
     with ExitStack() as stack:
         stack.enter_context(instance_lock(path) if is_alone else nullcontext())
+        if is_alone:
+            _make_private(path)
         with _told(path):
             await asyncio.to_thread(migrate if is_alone else check_schema, path)
         database = Database(path)

@@ -17,6 +17,10 @@ class StoreUnusable(StorageError):
     """The file cannot be opened, read or written: full disk, read-only, damaged."""
 
 
+class StoreTooOld(StoreUnusable):
+    """An older version of Murmur has written this store; the bot upgrades it when it starts."""
+
+
 class StoreBusy(StorageError):
     """Too much waits to be written, or another process kept the store locked for too long."""
 

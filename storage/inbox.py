@@ -63,6 +63,12 @@ def dispose(connection: Connection, inbox_id: int) -> bool:
     return bool(disposed.rowcount)
 
 
+def withdraw_event(connection: Connection, platform: str, event_id: str) -> None:
+    """An event was deleted on the platform: if it still waits, it is not dealt with."""
+    which = (inbox.c.platform == platform) & (inbox.c.event_id == event_id)
+    connection.execute(update(inbox).where(which).values(payload=None))
+
+
 def purge_inbox(connection: Connection, before_ms: int) -> int:
     """Forget the names of events that came before and were dealt with; returns how many."""
     return connection.execute(
@@ -86,6 +92,11 @@ def get_marker(connection: Connection, platform: str, name: str) -> str | None:
         select(marker.c.value).where(marker.c.platform == platform, marker.c.name == name)
     )
     return found
+
+
+def drop_marker(connection: Connection, platform: str, name: str) -> None:
+    """There is nothing to be read there any more."""
+    connection.execute(delete(marker).where(marker.c.platform == platform, marker.c.name == name))
 
 
 def _keep(connection: Connection, platform: str, event: Event, now_ms: int) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
-from storage.schema import live_session
+from storage.schema import conversation, live_session, place, turn
 from storage.token_ids import pack_ids, unpack_ids
 
 
@@ -19,6 +19,18 @@ class LiveSession:
     ticket: bytes
     ids: Sequence[int]
     """What the session was told when the ticket was written, at least up to its commit."""
+    lease_until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSession:
+    """A session as those who run the bot see it: nothing of what was said."""
+
+    conversation_id: int
+    platform: str
+    place: str
+    tokens: int
+    used_ms: int
     lease_until_ms: int
 
 
@@ -53,6 +65,40 @@ def kept_session(connection: Connection, conversation_id: int) -> LiveSession | 
     return LiveSession(row.conversation_id, row.fingerprint, row.ticket, unpack_ids(row.ids), row.lease_until)
 
 
+def kept_session_of_parent(connection: Connection, conversation_id: int) -> LiveSession | None:
+    """The session of the conversation that another one was forked from, if one was kept."""
+    before = turn.alias()
+    parent_id = connection.scalar(
+        select(before.c.conversation_id)
+        .join(turn, turn.c.parent_id == before.c.id)
+        .where(turn.c.conversation_id == conversation_id, before.c.conversation_id != conversation_id)
+        .limit(1)
+    )
+    return None if parent_id is None else kept_session(connection, parent_id)
+
+
 def drop_session(connection: Connection, conversation_id: int) -> None:
     """Forget a session: its ticket is of no use any more."""
     connection.execute(delete(live_session).where(live_session.c.conversation_id == conversation_id))
+
+
+def list_sessions(connection: Connection, number: int) -> list[ListedSession]:
+    """The sessions that are kept, the one that was used last first, at most `number`."""
+    rows = connection.execute(
+        select(
+            live_session.c.conversation_id,
+            place.c.platform,
+            place.c.external_id,
+            live_session.c.ids,
+            conversation.c.used_at,
+            live_session.c.lease_until,
+        )
+        .join(conversation, conversation.c.id == live_session.c.conversation_id)
+        .join(place, place.c.id == conversation.c.place_id)
+        .order_by(conversation.c.used_at.desc())
+        .limit(number)
+    )
+    return [
+        ListedSession(conversation_id, platform, name, len(unpack_ids(ids)), used_ms, lease_ms)
+        for conversation_id, platform, name, ids, used_ms, lease_ms in rows
+    ]

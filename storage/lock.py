@@ -24,10 +24,35 @@ def instance_lock(store: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            raise StoreInUse(f"{store} is in use by another bot, process {holder or 'unknown'}") from error
+            raise StoreInUse(f"{store} is in use by another bot, process {_named_in(descriptor)}") from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def holder_of(store: Path) -> str | None:
+    """The process that holds `store`'s lock, None if nobody does. Raises StoreUnusable if it cannot be read.
+
+    For a moment a shared lock is asked for, which is not had while a bot runs.
+    """
+    path = store.with_name(store.name + ".lock")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreUnusable(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _named_in(descriptor)
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _named_in(descriptor: int) -> str:
+    return os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from storage.backup import copy_store
 from storage.engines import migrating_engine, reading_engine
-from storage.errors import StoreTooNew, StoreUnusable
+from storage.errors import StoreTooNew, StoreTooOld, StoreUnusable
 
 KEEP_COPIES_S = 30 * 86_400
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -30,6 +30,8 @@ def migrate(path: Path) -> None:
         with engine.begin() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
             if current == _newest():
+                # SQLite begins to write a file that may not be written without a word: it is told now.
+                connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
                 return
             _check_known(path, current)
         if current is not None:
@@ -64,7 +66,7 @@ def check_schema(path: Path) -> None:
         engine.dispose()
     _check_known(path, current)
     if current != _newest():
-        raise StoreUnusable(f"{path} was written by an older Murmur: start the bot once, which upgrades it")
+        raise StoreTooOld(f"{path} was written by an older Murmur: start the bot once, which upgrades it")
 
 
 def _config() -> Config:

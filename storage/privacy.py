@@ -7,10 +7,27 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, select, update
 
-from storage.ledger import forget
-from storage.schema import account, conversation, delivery, hold, inbox, ledger, setting, turn
+from storage.access import export_said, forget_named
+from storage.conversations import get_conversation
+from storage.ledger import Person, forget
+from storage.messages import asked_by
+from storage.removing import remove_turns
+from storage.schema import (
+    account,
+    conversation,
+    delivery,
+    hold,
+    inbox,
+    joined_message,
+    ledger,
+    live_session,
+    place,
+    report,
+    setting,
+    turn,
+)
 from storage.settings import settings_of
-from storage.transcript import OPEN, remove_turns
+from storage.transcript import OPEN
 
 
 def export_person(connection: Connection, account_id: int) -> dict[str, Any]:
@@ -29,7 +46,18 @@ def export_person(connection: Connection, account_id: int) -> dict[str, Any]:
             {**row, "settings": dict(settings_of(connection, "conversation", row["id"]))}
             for row in _rows(connection, select(conversation).where(conversation.c.id.in_(own_conversations)))
         ],
-        "turns": _rows(connection, select(*_TOLD).where(turn.c.account_id == account_id)),
+        "places": _rows(connection, select(*_PLACE).where(place.c.id.in_(_places_of(account_id)))),
+        "sessions": _rows(
+            connection, select(*_SESSION).where(live_session.c.conversation_id.in_(own_conversations))
+        ),
+        "turns": [
+            {**row, "origin": row["origin"].decode(errors="replace")}
+            for row in _rows(connection, select(*_TOLD).where(turn.c.account_id == account_id))
+        ],
+        "joined_messages": _rows(
+            connection, select(joined_message).where(joined_message.c.turn_id.in_(own_turns))
+        ),
+        "reports": _rows(connection, select(report).where(report.c.account_id == account_id)),
         "messages": _rows(connection, select(delivery).where(delivery.c.turn_id.in_(own_turns))),
         "events": [
             {**row, "payload": (row["payload"] or b"").decode(errors="replace")}
@@ -37,6 +65,7 @@ def export_person(connection: Connection, account_id: int) -> dict[str, Any]:
                 connection, select(inbox).where(_is_from(person["platform"], person["external_id"]))
             )
         ],
+        "admins": export_said(connection, Person(person["platform"], person["external_id"])),
     }
 
 
@@ -56,6 +85,8 @@ def forget_person(connection: Connection, account_id: int, key: bytes, now_ms: i
     _drop_settings(connection, "conversation", setting.c.scope_id.in_(owned))
     _drop_empty(connection, conversation.c.id.in_(owned))
     connection.execute(delete(inbox).where(_is_from(person.platform, person.external_id)))
+    connection.execute(delete(report).where(report.c.account_id == account_id))
+    forget_named(connection, Person(person.platform, person.external_id), key)
     forget(connection, account_id, key, now_ms)
     return touched | owned
 
@@ -68,19 +99,19 @@ def forget_here(connection: Connection, account_id: int, conversation_id: int) -
     which = (turn.c.account_id == account_id) & (turn.c.conversation_id == conversation_id)
     touched = remove_turns(connection, which & turn.c.state.not_in(OPEN))
     _drop_empty(connection, conversation.c.id == conversation_id)
+    if get_conversation(connection, conversation_id) is None:
+        _drop_settings(connection, "conversation", setting.c.scope_id == conversation_id)
     return touched | {conversation_id}
 
 
 def forget_message(connection: Connection, place_id: int, event_id: str) -> set[int]:
-    """Somebody has deleted a message on the platform: so is the turn that answered it.
+    """Somebody has deleted a message on the platform: so are the turns that it has asked for.
+
+    A message that was added to a question takes the whole question with it, as its text cannot be told apart.
 
     Returns the conversations whose sessions are to be closed. A turn that has not ended is left alone.
     """
-    here = select(conversation.c.id).where(conversation.c.place_id == place_id)
-    return remove_turns(
-        connection,
-        (turn.c.event_id == event_id) & turn.c.conversation_id.in_(here) & turn.c.state.not_in(OPEN),
-    )
+    return remove_turns(connection, asked_by(place_id, event_id) & turn.c.state.not_in(OPEN))
 
 
 def purge_transcripts(connection: Connection, before_ms: int) -> int:
@@ -109,22 +140,18 @@ def purge_transcripts(connection: Connection, before_ms: int) -> int:
     return len(deleted)
 
 
-_TOLD = (
-    turn.c.id,
-    turn.c.conversation_id,
-    turn.c.parent_id,
-    turn.c.event_id,
-    turn.c.prompt,
-    turn.c.answer,
-    turn.c.state,
-    turn.c.model,
-    turn.c.prefill_tokens,
-    turn.c.new_tokens,
-    turn.c.asked_at,
-    turn.c.started_at,
-    turn.c.ended_at,
-)
+_TOLD = tuple(column for column in turn.c if column.name not in ("prompt_ids", "answer_ids"))
 """Token ids say nothing that the text does not."""
+_SESSION = tuple(column for column in live_session.c if column.name not in ("ticket", "ids"))
+"""The ticket is a key to servers."""
+_PLACE = (place.c.id, place.c.platform, place.c.external_id, place.c.is_encrypted)
+
+
+def _places_of(account_id: int) -> Select[int]:
+    """Where somebody has asked or begun something."""
+    asked = select(turn.c.conversation_id).where(turn.c.account_id == account_id)
+    is_theirs = (conversation.c.owner_id == account_id) | conversation.c.id.in_(asked)
+    return select(conversation.c.place_id).where(is_theirs)
 
 
 def _rows(connection: Connection, which: Select[Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The tables. Times are integers: milliseconds since 1970, UTC. Amounts are integers: credits.
 
-What concerns money never cascades: an account with open holds cannot vanish under them.
+What concerns money never cascades: an account with open holds cannot vanish under them. What can be deleted
+while somebody still has its number (accounts, conversations, events) never gives that number to another.
 """
 
 from sqlalchemy import (
@@ -42,6 +43,7 @@ account = Table(
     Column("created_at", Integer, nullable=False),
     UniqueConstraint("platform", "external_id"),
     CheckConstraint("held >= 0 AND balance >= held", name="covers_holds"),
+    sqlite_autoincrement=True,
 )
 """`balance` is the sum of the account's ledger, `held` that of its holds."""
 
@@ -110,6 +112,7 @@ conversation = Table(
     Column("current_at", Integer, nullable=False),
     Column("used_at", Integer, nullable=False, index=True),
     Index(None, "place_id", "root"),
+    sqlite_autoincrement=True,
 )
 """One line of talk. `root` names what others reply to, where a place holds many; "" where it holds one at a
 time: then the one that became current last counts. `head_id` is the turn that the next one follows."""
@@ -148,6 +151,14 @@ before, or, if it was begun anew, from the start. `num_dropped` turns of the pat
 the bot reads `origin`: who asked, and where. `delivered_at` is set when all of the answer is to be seen.
 What `is_retry` follows what it was told to, all else what was said last when it starts."""
 
+joined_message = Table(
+    "joined_message",
+    metadata,
+    Column("turn_id", ForeignKey("turn.id", ondelete="CASCADE"), primary_key=True),
+    Column("event_id", Text, primary_key=True, index=True),
+)
+"""Messages that were added to a question, after the one that `turn.event_id` names."""
+
 delivery = Table(
     "delivery",
     metadata,
@@ -162,6 +173,16 @@ delivery = Table(
     Index(None, "place_id", "message_id"),
 )
 """A message that shows part of an answer. `key` makes sending it again harmless."""
+
+report = Table(
+    "report",
+    metadata,
+    Column("turn_id", ForeignKey("turn.id", ondelete="CASCADE"), primary_key=True),
+    Column("account_id", ForeignKey("account.id"), primary_key=True, index=True),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("at", Integer, nullable=False),
+)
+"""Answers that somebody wants admins to look at; what they say is with the turn alone, and goes with it."""
 
 live_session = Table(
     "live_session",
@@ -185,6 +206,7 @@ inbox = Table(
     Column("received_at", Integer, nullable=False),
     UniqueConstraint("platform", "event_id"),
     Index("ix_inbox_waiting", "id", sqlite_where=text("payload IS NOT NULL")),
+    sqlite_autoincrement=True,
 )
 """What came in. The payload goes when it was dealt with; the id stays, so that it is not dealt with again."""
 
@@ -207,3 +229,26 @@ setting = Table(
     CheckConstraint("scope IN ('account', 'place', 'conversation')", name="scopes"),
 )
 """What people have set, as JSON. Names of settings and their meaning belong to the bot."""
+
+access_rule = Table(
+    "access_rule",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("is_allowed", Boolean, nullable=False),
+    Column("at", Integer, nullable=False),
+)
+"""Whom and what admins have allowed or denied. `name` is an id as the platform writes it, of a person, role,
+server, room or channel; for somebody who is forgotten it is a hash, see storage/access.py."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Integer, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False, server_default=""),
+    Column("detail", Text, nullable=False, server_default=""),
+)
+"""What admins have done, to whom. No words of people."""

@@ -4,13 +4,13 @@ Which names there are, and what values they take, is the bot's business; here th
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
-from storage.schema import setting
+from storage.schema import place, setting
 
 Scope = Literal["account", "place", "conversation"]
 Value = str | int | float | bool
@@ -44,3 +44,19 @@ def settings_of(connection: Connection, scope: Scope, scope_id: int) -> Mapping[
         .order_by(setting.c.key)
     )
     return {key: json.loads(value) for key, value in rows}
+
+
+def settings_of_places(connection: Connection, keys: Collection[str]) -> Mapping[tuple[str, str, str], Value]:
+    """What was set for whole places under these names: by platform, place and name."""
+    rows = connection.execute(
+        select(place.c.platform, place.c.external_id, setting.c.key, setting.c.value)
+        .join(place, place.c.id == setting.c.scope_id)
+        .where(setting.c.scope == "place", setting.c.key.in_(keys))
+    )
+    return {(platform, name, key): json.loads(value) for platform, name, key, value in rows}
+
+
+def inherit_settings(connection: Connection, place_id: int, heir_id: int) -> None:
+    """What is set for a place is set for another one as well, which is a part of it and new."""
+    for key, value in settings_of(connection, "place", place_id).items():
+        set_setting(connection, "place", heir_id, key, value)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
-from sqlalchemy import CTE, ColumnElement, Connection, case, delete, func, insert, select, update
+from sqlalchemy import CTE, ColumnElement, Connection, case, func, insert, select, update
 
 from storage.conversations import move_head
-from storage.schema import conversation, turn
+from storage.schema import conversation, joined_message, turn
 from storage.token_ids import pack_ids, unpack_ids
 
 State = Literal["queued", "running", "done", "stopped", "length", "failed", "interrupted"]
@@ -52,6 +52,8 @@ class Progress:
     """So many turns of the path, the oldest, are not in the session."""
     prefill_tokens: int = 0
     new_tokens: int = 0
+    num_before: int | None = None
+    """So many turns were on its path when it began, the dropped ones too. For writing alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,16 @@ def ask(connection: Connection, question: Question, now_ms: int, retry: Place | 
     )
 
 
-def extend(connection: Connection, turn_id: str, prompt: str) -> bool:
-    """Replace the prompt of a turn of which nothing is to be seen; False if it is too late."""
-    return _changed(connection, turn_id, OPEN, turn.c.answer == "", prompt=prompt)
+def extend(connection: Connection, turn_id: str, prompt: str, event_id: str | None = None) -> bool:
+    """Replace the prompt of a turn of which nothing is to be seen; False if it is too late.
+
+    `event_id` names the message that was added.
+    """
+    if not _changed(connection, turn_id, OPEN, turn.c.answer == "", prompt=prompt):
+        return False
+    if event_id is not None:
+        connection.execute(insert(joined_message).values(turn_id=turn_id, event_id=event_id))
+    return True
 
 
 def start(connection: Connection, turn_id: str, model: str, now_ms: int) -> bool:
@@ -112,14 +121,14 @@ def start(connection: Connection, turn_id: str, model: str, now_ms: int) -> bool
 
 def checkpoint(connection: Connection, turn_id: str, progress: Progress) -> bool:
     """Keep what a running turn has come to; False if it has ended."""
-    return _changed(connection, turn_id, ("running",), **_values(progress))
+    return _changed(connection, turn_id, ("running",), **_values(connection, turn_id, progress))
 
 
 def end(
     connection: Connection, turn_id: str, state: State, now_ms: int, progress: Progress | None = None
 ) -> bool:
     """End a turn; if it has said anything, the next one follows it. False if it had ended before."""
-    values = {} if progress is None else _values(progress)
+    values = {} if progress is None else _values(connection, turn_id, progress)
     if not _changed(connection, turn_id, OPEN, state=state, ended_at=now_ms, **values):
         return False
     said = connection.execute(
@@ -157,9 +166,14 @@ def last_asked(connection: Connection, conversation_id: int, account_id: int, si
     return recent[-1] if recent else None
 
 
+def all_turns(connection: Connection, conversation_id: int) -> list[Said]:
+    """All that was asked in a conversation, whatever became of it, in that order."""
+    return _said(connection, turn.c.conversation_id == conversation_id)
+
+
 def newest_turn(connection: Connection, conversation_id: int) -> Said | None:
     """What was asked last in a conversation, whatever became of it."""
-    found = _said(connection, turn.c.conversation_id == conversation_id)
+    found = all_turns(connection, conversation_id)
     return found[-1] if found else None
 
 
@@ -176,9 +190,8 @@ def get_turn(connection: Connection, turn_id: str) -> Said | None:
 
 def path_to(connection: Connection, head_id: str | None) -> list[Said]:
     """The turns from the first one to `head_id`."""
-    steps = select(turn.c.id, turn.c.parent_id).where(turn.c.id == head_id).cte("steps", recursive=True)
-    steps = steps.union_all(select(turn.c.id, turn.c.parent_id).join(steps, turn.c.id == steps.c.parent_id))
-    on_path = {said.question.turn_id: said for said in _said(connection, turn.c.id.in_(select(steps.c.id)))}
+    steps = select(ancestors(head_id).c.id)
+    on_path = {said.question.turn_id: said for said in _said(connection, turn.c.id.in_(steps))}
     path: list[Said] = []
     while head_id is not None:
         path.append(on_path[head_id])
@@ -186,43 +199,10 @@ def path_to(connection: Connection, head_id: str | None) -> list[Said]:
     return path[::-1]
 
 
-def remove_turns(connection: Connection, which: ColumnElement[bool]) -> set[int]:
-    """Delete turns as if they had never been said: what followed them follows what they followed.
-
-    Returns the conversations whose sessions know of them.
-    """
-    touched: set[int] = set()
-    for turn_id in connection.scalars(select(turn.c.id).where(which)).all():
-        touched |= set(_conversations_through(connection, turn_id))
-        connection.execute(
-            update(turn)
-            .where(turn.c.id.in_(select(_after(turn_id).c.id)), turn.c.is_anew)
-            .values(prompt_ids=None)  # they say again all that was said before
-        )
-        parent_id = connection.scalar(select(turn.c.parent_id).where(turn.c.id == turn_id))
-        connection.execute(
-            update(turn).where(turn.c.parent_id == turn_id).values(parent_id=parent_id, prompt_ids=None)
-        )
-        connection.execute(
-            update(conversation).where(conversation.c.head_id == turn_id).values(head_id=parent_id)
-        )
-        connection.execute(delete(turn).where(turn.c.id == turn_id))
-    return touched
-
-
-def _conversations_through(connection: Connection, turn_id: str) -> list[int]:
-    """Conversations on whose path a turn lies."""
-    return list(
-        connection.scalars(
-            select(conversation.c.id).where(conversation.c.head_id.in_(select(_after(turn_id).c.id)))
-        )
-    )
-
-
-def _after(turn_id: str) -> CTE:
-    """The ids of a turn and of all that were said after it, on any path."""
-    later = select(turn.c.id).where(turn.c.id == turn_id).cte("later", recursive=True)
-    return later.union_all(select(turn.c.id).join(later, turn.c.parent_id == later.c.id))
+def ancestors(turn_id: str | None) -> CTE:
+    """The ids of a turn and of all that were said before it."""
+    steps = select(turn.c.id, turn.c.parent_id).where(turn.c.id == turn_id).cte("steps", recursive=True)
+    return steps.union_all(select(turn.c.id, turn.c.parent_id).join(steps, turn.c.id == steps.c.parent_id))
 
 
 def _changed(
@@ -238,16 +218,27 @@ def _changed(
     return bool(changed.rowcount)
 
 
-def _values(progress: Progress) -> dict[str, object]:
+def _values(connection: Connection, turn_id: str, progress: Progress) -> dict[str, object]:
+    """What is kept of a turn: not what it was told, if something of that was deleted meanwhile."""
+    num_gone = _num_gone(connection, turn_id, progress)
+    is_whole = progress.prompt_ids is not None and not num_gone
     return {
         "answer": progress.answer,
-        "prompt_ids": None if progress.prompt_ids is None else pack_ids(progress.prompt_ids),
+        "prompt_ids": pack_ids(progress.prompt_ids or ()) if is_whole else None,
         "answer_ids": pack_ids(progress.answer_ids) if progress.answer_ids else None,
         "is_anew": progress.is_anew,
-        "num_dropped": progress.num_dropped,
+        "num_dropped": max(0, progress.num_dropped - num_gone),
         "prefill_tokens": progress.prefill_tokens,
         "new_tokens": progress.new_tokens,
     }
+
+
+def _num_gone(connection: Connection, turn_id: str, progress: Progress) -> int:
+    """How many turns were deleted before a turn since it began."""
+    if progress.num_before is None:
+        return 0
+    num_left = connection.scalar(select(func.count()).select_from(ancestors(turn_id))) or 0
+    return progress.num_before + 1 - num_left
 
 
 def _said(connection: Connection, which: ColumnElement[bool]) -> list[Said]:

@@ -1,8 +1,10 @@
 """Multiaddresses: as people write them, as p2pd reads them, and which of ours others can use."""
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hivemind.utils.multiaddr import Multiaddr
 
@@ -11,6 +13,10 @@ from swarm.wire.blocks import PeerId
 
 _P2P = b"\xa5\x03"  # the code of /p2p in a multiaddress
 _LOOPBACK = re.compile(r"/(ip4/127\.|ip6/::1/|dns[46]?/localhost/)")
+_HOST = re.compile(r"/(?:ip4|ip6)/([^/]+)/")
+
+Reach = Literal["machine", "network", "internet"]
+"""From where an address can be dialled: the same machine alone, the same network, everywhere."""
 
 
 def dialable_by_others(addresses: Sequence[str]) -> tuple[str, ...]:
@@ -19,6 +25,17 @@ def dialable_by_others(addresses: Sequence[str]) -> tuple[str, ...]:
     A swarm on one machine, bound to 127.0.0.1, has no others.
     """
     return tuple(a for a in addresses if not _LOOPBACK.match(a)) or tuple(addresses)
+
+
+def reach_of(address: str) -> Reach:
+    """From where `address` can be dialled, as far as it shows; names are taken for public ones."""
+    if _LOOPBACK.match(address):
+        return "machine"
+    host = _HOST.match(address)
+    try:
+        return "internet" if host is None or ipaddress.ip_address(host[1]).is_global else "network"
+    except ValueError:
+        return "network"
 
 
 @dataclass(frozen=True)

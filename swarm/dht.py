@@ -16,6 +16,7 @@ from hivemind.dht import DHTID, DHTNode
 from hivemind.dht.protocol import DHTProtocol, ValidationError
 
 from swarm.background import finish
+from swarm.dht_requests import MeteredP2P
 from swarm.dht_storage import MAX_SUBKEYS, MODELS_KEY, BoundedStorage, SelfCertified, key_of, servers_key
 from swarm.errors import ConfigError, PeerUnreachable, SwarmError
 from swarm.listening import first_line, nobody_answers
@@ -55,6 +56,15 @@ class Dht:
     def num_peers(self) -> int:
         """Nodes in our routing table, without us."""
         return len(self._node.protocol.routing_table.uid_to_peer_id)
+
+    @property
+    def initial_peers(self) -> tuple[str, ...]:
+        """Addresses of those through whom we joined."""
+        return self._initial_peers
+
+    def knows(self, peer_id: PeerId) -> bool:
+        """Tell whether a node is in our routing table: it answered when it was last asked."""
+        return native_id(peer_id) in self._node.protocol.routing_table
 
     async def announce(self, raw: bytes) -> bool:
         """Store a signed record of ours at the nodes nearest to its key; tell whether any took it.
@@ -202,7 +212,7 @@ async def _created(transport: Transport, initial_peers: Sequence[str], is_client
     try:
         async with asyncio.timeout(JOIN_S):
             node = await Node.create(
-                p2p=transport.p2p,
+                p2p=MeteredP2P(transport.p2p, transport.incoming.loop_budget),
                 initial_peers=list(initial_peers),
                 wait_timeout=RPC_S,
                 client_mode=is_client,

@@ -2,8 +2,12 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
 from swarm.wire.tags import TagChain, pack_boundaries
+
+MAX_INSIDE = 4096
+"""So many ranges a ticket names; a position of older ones is taken for a boundary, which costs time alone."""
 
 
 class History:
@@ -14,11 +18,12 @@ class History:
         self._boundaries = [0]
 
     @classmethod
-    def of(cls, key: bytes, labels: Sequence[int]) -> "History":
-        """The history of known labels, where every position may have been a boundary."""
+    def of(cls, key: bytes, labels: Sequence[int], inside: Sequence[tuple[int, int]] = ()) -> "History":
+        """The history of known labels: every position may be a boundary but those `inside` of steps."""
         history = cls(TagChain(key))
         history._chain.append(labels)
-        history._boundaries = list(range(len(labels) + 1))
+        no_boundary = {at for start, end in inside for at in range(max(1, start), min(end, len(labels)))}
+        history._boundaries = [at for at in range(len(labels) + 1) if at not in no_boundary]
         return history
 
     def __len__(self) -> int:
@@ -55,6 +60,11 @@ class History:
     def boundary_below(self, position: int) -> int:
         """The last boundary that is not above `position`: where a hop can fork."""
         return self._boundaries[bisect_right(self._boundaries, position) - 1]
+
+    def inside(self) -> tuple[tuple[int, int], ...]:
+        """The ranges `[start, end)` of positions that are no boundaries, the newest MAX_INSIDE of them."""
+        found = ((one + 1, after) for one, after in pairwise(self._boundaries) if after > one + 1)
+        return tuple(found)[-MAX_INSIDE:]
 
     def packed(self) -> tuple[bytes, bytes]:
         """Boundaries and their tags as Bind carries them."""

@@ -129,6 +129,16 @@ class InferenceSession:
         return self._machine.position
 
     @property
+    def num_done(self) -> int:
+        """Of them, those whose outputs are here; the rest is on its way through the servers."""
+        return self._machine.commit
+
+    @property
+    def is_recovering(self) -> bool:
+        """A server was lost or has no room, and no other has taken its place yet."""
+        return bool(self._lost)
+
+    @property
     def ids(self) -> list[int]:
         """Token ids in the session; -1 where hidden states were given."""
         return self._inputs.ids

@@ -38,6 +38,7 @@ class Network:
     connections: Connections
     num_blocks: int
     fingerprint: str
+    dht: Dht
     health: Health = field(default_factory=lambda: Health(time.monotonic))
 
     async def reach_route(
@@ -157,4 +158,4 @@ async def open_network(
 
     await directory.refresh()
     async with open_connections(transport, on_record) as connections, running(directory.refresh_forever()):
-        yield Network(transport, directory, connections, num_blocks, fingerprint)
+        yield Network(transport, directory, connections, num_blocks, fingerprint, dht)

@@ -15,6 +15,7 @@ import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -87,6 +88,19 @@ def check_coverage(servers: Sequence[ServerRecord], num_blocks: int) -> None:
     missing = tuple(block for block in range(num_blocks) if block not in covered)
     if missing:
         raise NoRouteError(f"no server for {name_blocks(missing)}", missing)
+
+
+def expected_token_s(route: Route, servers: Sequence[ServerRecord], rtts_s: Mapping[PeerId, float]) -> float:
+    """Seconds that one token takes along `route`, at best: links that nobody has measured count nothing."""
+    records = {server.peer_id: server for server in servers}
+    hops = [records[hop.peer_id] for hop in route]
+    ends_s = (rtts_s.get(route[0].peer_id, 0.0) + rtts_s.get(route[-1].peer_id, 0.0)) / 2
+    links_s = sum(
+        max(one.rtts_s.get(other.peer, 0.0), other.rtts_s.get(one.peer, 0.0)) / 2
+        for one, other in pairwise(hops)
+    )
+    blocks_s = sum(len(hop.span) * _block_s(record) for hop, record in zip(route, hops, strict=True))
+    return ends_s + links_s + blocks_s + sum(_enter_s(record, 0.0, is_kept=True) for record in hops)
 
 
 def name_blocks(blocks: Sequence[int]) -> str:

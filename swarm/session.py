@@ -20,7 +20,7 @@ import msgspec
 
 from swarm.errors import LocalProtocolError
 from swarm.handover import Handover, Retiring
-from swarm.history import History
+from swarm.history import MAX_INSIDE, History
 from swarm.outbox import Outbox
 from swarm.replays import CLIENT, Holding, Replay, plan_replays
 from swarm.session_effects import (
@@ -93,6 +93,8 @@ class Ticket(msgspec.Struct, frozen=True):
     hops: Annotated[tuple[tuple[Peer, BlockIndex, BlockIndex], ...], msgspec.Meta(max_length=MAX_STAGES)] = (
         msgspec.field(default=(), name="route")
     )
+    inside: Annotated[tuple[tuple[Position, Position], ...], msgspec.Meta(max_length=MAX_INSIDE)] = ()
+    """Positions that no hop can fork at: ranges `[start, end)` within what were single steps."""
 
     @property
     def route(self) -> Route:
@@ -234,6 +236,7 @@ class ClientSession:
             tag=self.history.tag(self.commit),
             is_long=self.is_long,
             hops=tuple((hop.peer_id, hop.span.start, hop.span.end) for hop in self.route),
+            inside=self.history.inside(),
         )
 
     # --- binding -----------------------------------------------------------------------------------
@@ -553,7 +556,7 @@ def reattach(ticket: Ticket, labels: Sequence[int], client: PeerId, fingerprint:
 
     Raises LocalProtocolError if the history is not the one that the ticket names.
     """
-    history = History.of(ticket.key, labels[: ticket.commit])
+    history = History.of(ticket.key, labels[: ticket.commit], ticket.inside)
     if len(history) != ticket.commit or history.tag(ticket.commit) != ticket.tag:
         raise LocalProtocolError("the ticket belongs to another history")
     session = ClientSession(SessionId(ticket.session), client, fingerprint, history)

@@ -362,15 +362,7 @@ def test_ci_installs_real_peers_and_does_without_if_it_must(launcher: Launcher) 
     assert (status, output.splitlines()[-1], len(launcher.peer_calls())) == (0, "exit status: 0", 1)
 
 
-@pytest.mark.parametrize("command", [["bot", "quota", "show"], ["bot", "doctor"]])
-def test_what_is_not_built_says_so_in_one_sentence(command: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=STEP_S,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "not built yet" in done.stderr
+@pytest.mark.parametrize("command", ["admin", "quota", "doctor"])
+def test_commands_of_operators_become_parts_of_the_bot(launcher: Launcher, command: str) -> None:
+    status, output, _ = launcher.run(command, "show", "@ada:example.org")
+    assert (status, output.splitlines()[1:]) == (0, ["-m", "bot", command, "show", "@ada:example.org"])

@@ -4,6 +4,8 @@ from bot.commands.registry import Argument, Command, Registry
 
 _TEXT = Argument("text", "what to say", is_required=True, takes_rest=True)
 _SCOPE = Argument("scope", "where it holds", choices=("here", "me", "channel"))
+_WHO = Argument("who", "an id or a mention of a person, role, room or channel", is_required=True)
+_USER = Argument("user", "whom", is_required=True, kind="person")
 
 COMMANDS = Registry(
     (
@@ -32,35 +34,46 @@ COMMANDS = Registry(
                 arguments=(Argument("name", "which setting"), _SCOPE)),
         Command("model list", "The models of this swarm, how complete they are and how fast"),
         Command("quota", "What you may still use, and when there is more", is_personal=True,
-                arguments=(Argument("user", "somebody else, for admins"),)),
+                arguments=(Argument("user", "somebody else, for admins", kind="person"),)),
         Command("status", "The swarm, its speed, your session and your place in the queue"),
         Command("contribute", "How to add a server to this swarm",
-                arguments=(Argument("memory", "what your machine has: 8GB"),), example="contribute 16GB"),
+                arguments=(Argument("memory", "what your machine has free: 8GB", takes_rest=True),),
+                example="contribute 16GB"),
         Command("history", "Your conversation here as a file", is_personal=True),
         Command("export", "All that is kept of you, as a file", is_personal=True),
         Command("forget", "Delete your conversation here, or all that is kept of you", is_personal=True,
                 arguments=(Argument("what", "how much", choices=("here", "everything")),),
                 example="forget everything"),
         Command("privacy", "What is stored, for how long, and who can see it"),
+        Command("agree", "Agree to how your words are processed, where the operator asks for it",
+                is_personal=True),
+        Command("report", "Report an answer that is not right to those who run this bot",
+                arguments=(Argument("reason", "what is wrong with it", takes_rest=True),),
+                example="report It is rude."),
         Command("help", "This list, or more about one command",
                 arguments=(Argument("command", "which one", takes_rest=True),), example="help contribute"),
         Command("admin allow", "Let a person or place use the bot", who="admin",
-                arguments=(Argument("who", "a person or place", is_required=True),)),
+                arguments=(_WHO,), example="admin allow @ada:example.org"),
         Command("admin deny", "Keep a person or place from using the bot", who="admin",
-                arguments=(Argument("who", "a person or place", is_required=True),)),
+                arguments=(_WHO,), example="admin deny !room:example.org"),
         Command("admin ban", "Ignore a person for a while", who="admin",
                 arguments=(
-                    Argument("user", "whom", is_required=True),
+                    _USER,
                     Argument("hours", "for how long; without it, for good"),
                 ), example="admin ban @spammer:example.org 24"),
+        Command("admin unban", "Listen to a person again", who="admin",
+                arguments=(_USER,), example="admin unban @spammer:example.org"),
         Command("admin grant", "Give credits to a person, or take them", who="admin",
                 arguments=(
-                    Argument("user", "whom", is_required=True),
+                    _USER,
                     Argument("credits", "how many; negative takes", is_required=True),
                 ), example="admin grant @ada:example.org 5000"),
-        Command("admin sessions", "The sessions that are open", who="admin"),
+        Command("admin sessions", "The sessions that servers hold", who="admin", is_personal=True),
         Command("admin kill", "End a session", who="admin",
-                arguments=(Argument("session", "its number in `admin sessions`", is_required=True),)),
+                arguments=(Argument("session", "its number in `admin sessions`", is_required=True),),
+                example="admin kill 7"),
         Command("admin drain", "Take no more questions, finish what runs, and stop", who="admin"),
+        Command("admin reports", "Answers that people have reported", who="admin", is_personal=True),
+        Command("admin audit", "What admins have done last", who="admin", is_personal=True),
     )
 )  # fmt: skip

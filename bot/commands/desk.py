@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from bot.bookkeeping import Books
 from bot.brain import Brain
 from bot.conversations import Asker
+from bot.once import Once
 from bot.outbound import Outbound
 from bot.reception import Desk
 from bot.turn_queue import TurnQueue
-from bot.words import Inbound
+from bot.words import File, Inbound
 from storage.transcript import Said
 
 logger = logging.getLogger(__name__)
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 CONFIRM_S = 60.0
 MOST_CONFIRMATIONS = 1000
+ADMINS_TOLD_S = 60.0
+"""Of many reports admins are told once, and `admin reports` has them all."""
 
 
 class Confirmations:
@@ -47,7 +50,14 @@ class CommandDesk:
     queue: TurnQueue
     stop: Callable[[str], None]
     enqueue: Callable[[Said], Awaitable[str]]
+    leave: Callable[[], None] = lambda: None
+    """Begin to end the bot's work."""
+    take_up_kept: Callable[[str, str], Awaitable[int]] = field(kw_only=True)
+    """Deals with what a person of a platform has said before they agreed to be answered."""
+    end_turns_of: Callable[[int], Awaitable[None]] = field(kw_only=True)
+    """Ends the turns of an account, and waits until nothing of them is done any more."""
     confirmations: Confirmations = field(default_factory=Confirmations)
+    admins_told: Once = field(default_factory=lambda: Once(ADMINS_TOLD_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +69,13 @@ class Order:
     arguments: Mapping[str, str]
 
 
-Handler = Callable[[CommandDesk, Order], Awaitable[str]]
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What to say about a command, with a file for the person who gave it."""
+
+    text: str
+    file: File | None = None
+
+
+Handler = Callable[[CommandDesk, Order], Awaitable[str | Told]]
 """Does what is asked and returns what to say about it; "" if that shows by itself."""

@@ -8,13 +8,14 @@ from bot.commands.registry import Command
 async def show_help(desk: CommandDesk, order: Order) -> str:
     """All commands that this person may use, or one in full."""
     name = order.arguments.get("command", "").lower().lstrip("!/")
+    is_admin = desk.desk.access.is_admin(order.inbound.author.external_id)
+    shown = [it for it in COMMANDS if is_admin or it.who != "admin"]
     if not name:
-        return "\n".join(f"{it.usage}: {it.summary}" for it in COMMANDS if it.who != "admin")
-    command = COMMANDS.get(name)
-    if command is None or command.who == "admin":
-        group = [it for it in COMMANDS if it.name.startswith(f"{name} ") and it.who != "admin"]
-        return "\n\n".join(map(_in_full, group)) or "There is no command of that name; `help` names all."
-    return _in_full(command)
+        controls = desk.ports[order.inbound.where.platform].limits.controls
+        lines = [f"{it.usage}: {it.summary}" for it in shown]
+        return "\n".join([*lines, controls] if controls else lines)
+    found = [it for it in shown if it.name == name or it.name.startswith(f"{name} ")]
+    return "\n\n".join(map(_in_full, found)) or "There is no command of that name; `help` names all."
 
 
 def _in_full(command: Command) -> str:

@@ -8,6 +8,7 @@ from storage.transcript import get_turn
 
 NAMED_TURN = "turn"
 """An argument that controls below an answer give, and nobody types: whose answer it is."""
+NOT_THEIRS = "Only who began this conversation, or a moderator, can do that."
 NOT_LAST = "There is a newer answer in that conversation; this can be done only with the last one."
 
 
@@ -25,3 +26,9 @@ def conversation_of(connection: Transaction, order: Order) -> Conversation | Non
 def names_another(order: Order, turn_id: str) -> bool:
     """The control that was used is below another answer."""
     return order.arguments.get(NAMED_TURN, turn_id) != turn_id
+
+
+def is_theirs(order: Order, conversation: Conversation) -> bool:
+    """Whether a person may decide how a conversation goes on; anybody may if nobody owns it."""
+    is_owner = conversation.owner_id in (None, order.asker.account_id)
+    return is_owner or order.inbound.author.is_moderator

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +25,8 @@ class Argument:
     is_required: bool = False
     takes_rest: bool = False
     choices: tuple[str, ...] = ()
+    kind: Literal["text", "person"] = "text"
+    """What it names, for platforms that let people choose; everywhere else it is typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,18 @@ class Registry:
         """The command of that name."""
         return self._by_name.get(name)
 
-    def read(self, line: str, prefix: str) -> Call | Mistake:
-        """A command that somebody typed, without the prefix that made it one; `prefix` is for what we say."""
+    def read(self, line: str, prefix: str, *, is_admin: bool = False) -> Call | Mistake:
+        """A command that somebody typed, without the prefix that made it one; `prefix` is for what we say.
+
+        For whoever is no admin there are no admin commands.
+        """
         words = line.split()
+        shown = {name: it for name, it in self._by_name.items() if is_admin or it.who != "admin"}
         for num_words in (2, 1):
-            command = self.get(" ".join(words[:num_words]).lower())
+            command = shown.get(" ".join(words[:num_words]).lower())
             if command is not None and len(words) >= num_words:
                 return self._with_arguments(command, _rest_of(line, num_words), prefix)
-        return Mistake(self._no_such(words, prefix))
+        return Mistake(_no_such(words, prefix, shown))
 
     def _with_arguments(self, command: Command, rest: str, prefix: str) -> Call | Mistake:
         given: dict[str, str] = {}
@@ -99,22 +105,17 @@ class Registry:
             return Mistake(f"`{prefix}{command.usage}` takes no `{_safe(rest)}`.")
         return Call(command.name, given)
 
-    def _no_such(self, words: list[str], prefix: str) -> str:
-        name = " ".join(words[:2]).lower()
-        group = (
-            [command.name for command in self.commands if command.name.startswith(f"{words[0].lower()} ")]
-            if words
-            else []
-        )
-        if group:
-            return f"`{prefix}{words[0].lower()}` is one of {', '.join(f'`{prefix}{it}`' for it in group)}."
-        near = difflib.get_close_matches(name.split()[0] if name else "", self._by_name, n=1, cutoff=0.6)
-        hint = f"did you mean `{prefix}{near[0]}`?" if near else f"`{prefix}help` names all commands."
-        return (
-            f"There is no command `{_safe(name)}`; {hint}"
-            if name
-            else f"Which command? `{prefix}help` names all."
-        )
+
+def _no_such(words: list[str], prefix: str, names: Collection[str]) -> str:
+    if not words:
+        return f"Which command? `{prefix}help` names all."
+    first = words[0].lower()
+    group = [name for name in names if name.startswith(f"{first} ")]
+    if group:
+        return f"`{prefix}{first}` is one of {', '.join(f'`{prefix}{it}`' for it in group)}."
+    near = difflib.get_close_matches(first, names, n=1, cutoff=0.6)
+    hint = f"did you mean `{prefix}{near[0]}`?" if near else f"`{prefix}help` names all commands."
+    return f"There is no command `{_safe(' '.join(words[:2]).lower())}`; {hint}"
 
 
 def _problems(commands: Iterable[Command]) -> Iterator[str]:

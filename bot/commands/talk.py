@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bot.commands.desk import CommandDesk, Order
-from bot.commands.named import NOT_LAST, conversation_of, names_another
+from bot.commands.named import NOT_LAST, NOT_THEIRS, conversation_of, is_theirs, names_another
 from bot.context import held_ids
 from bot.conversations import begin
 from bot.reception import REFUSALS, refuse
@@ -57,8 +57,8 @@ async def begin_anew(desk: CommandDesk, order: Order) -> str:
     if order.inbound.where.kind == "group" and not order.inbound.where.root:
         return "Here every question begins a new conversation; reply to an answer to go on with it."
     here = await desk.desk.store.read(conversation_of, order)
-    if here is not None and not _is_theirs(order, here):
-        return "Only who began this conversation, or a moderator, can do that."
+    if here is not None and not is_theirs(order, here):
+        return NOT_THEIRS
     await desk.desk.store.write(begin, order.asker, desk.desk.clock.now_ms())
     if here is not None:
         for turn_id in _open_turns(desk, here):
@@ -203,11 +203,6 @@ async def _queue(desk: CommandDesk, order: Order, want: Want) -> str:
     if outcome in REFUSALS:
         await desk.desk.store.write(refuse, said, desk.desk.clock.now_ms())
     return REFUSALS.get(outcome, "")
-
-
-def _is_theirs(order: Order, conversation: Conversation) -> bool:
-    is_owner = conversation.owner_id in (None, order.asker.account_id)
-    return is_owner or order.inbound.author.is_moderator
 
 
 def _may_stop(order: Order, said: Said) -> bool:

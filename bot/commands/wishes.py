@@ -1,15 +1,16 @@
 """Commands about how answers are written: persona and settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bot.commands.desk import CommandDesk, Order
+from bot.commands.named import NOT_THEIRS, is_theirs
 from bot.conversations import begin, find_for_command
+from bot.outbound import OpensThreads
 from storage.conversations import Conversation, get_conversation, set_persona
 from storage.database import Transaction
 from storage.settings import Scope, Value, reset_settings, set_setting, settings_of
 
-MAX_PERSONA_LETTERS = 2000
 NOBODY = "There is no conversation of yours here yet; ask something first."
 Kind = Literal["number", "count", "switch"]
 
@@ -22,6 +23,8 @@ class Setting:
     least: float = 0
     most: float = 1
     words: tuple[str, str] = ("on", "off")
+    is_habit: bool = False
+    """It is about a whole channel, and moderators alone set it; see bot.habits."""
 
     def read(self, text: str) -> Value | None:
         """The value that somebody typed; None if it is none."""
@@ -33,7 +36,7 @@ class Setting:
             return None
         if not self.least <= number <= self.most or (self.kind == "count" and number != int(number)):
             return None
-        return int(number) if self.kind == "count" else number
+        return int(number) if self.kind == "count" else number + 0.0  # no -0
 
     def allowed(self) -> str:
         """What it may be, for people."""
@@ -52,7 +55,10 @@ SETTINGS = {
     "max_new_tokens": Setting("count", 16, 4096),
     "streaming": Setting("switch"),
     "thinking": Setting("switch", words=("show", "hide")),
+    "threads": Setting("switch", is_habit=True),
+    "always": Setting("switch", is_habit=True),
 }
+NO_SETTING = f"There is no setting of that name; there are {', '.join(SETTINGS)}."
 SCOPES: dict[str, Scope] = {"here": "conversation", "me": "account", "channel": "place"}
 ORIGINS = {"conversation": "here", "account": "by you, everywhere", "place": "for this channel"}
 
@@ -67,9 +73,9 @@ async def persona_show(desk: CommandDesk, order: Order) -> str:
 
 async def persona_set(desk: CommandDesk, order: Order) -> str:
     """Give this conversation another system prompt: a new one begins, as the old one knows another."""
-    text = order.arguments["text"].strip()
-    if len(text) > MAX_PERSONA_LETTERS:
-        return f"That is {len(text)} letters long; {MAX_PERSONA_LETTERS} are the most."
+    text, most = order.arguments["text"].strip(), desk.desk.letters.persona
+    if len(text) > most:
+        return f"That is {len(text)} letters long; {most} are the most."
     return await _change(desk, order, text, "From now on I follow that, in a new conversation.")
 
 
@@ -93,34 +99,76 @@ async def settings_show(desk: CommandDesk, order: Order) -> str:
 async def settings_set(desk: CommandDesk, order: Order) -> str:
     """Change one value, for this conversation unless another scope is named."""
     name, text = order.arguments["name"].lower(), order.arguments["value"].lower()
-    setting = SETTINGS.get(name)
+    setting = _setting(desk, name)
     if setting is None:
-        return f"There is no setting of that name; there are {', '.join(SETTINGS)}."
+        return NO_SETTING
     value = setting.read(text)
     if value is None:
         return f"{name} is {setting.allowed()}."
+    shown = setting.show(value)
     if name == "thinking":
         value = text
+    if setting.is_habit and (refusal := _no_habit(desk, order, name, text)):
+        return refusal
     target = await _target(desk, order)
     if isinstance(target, str):
         return target
     await desk.desk.store.write(set_setting, *target, name, value)
-    return f"{name} is {text} now, {ORIGINS[target[0]]}."
+    await _take_in(desk, target[0])
+    return f"{name} is {shown} now, {ORIGINS[target[0]]}."
 
 
 async def settings_reset(desk: CommandDesk, order: Order) -> str:
     """Take one value back, or all of a scope."""
+    name = order.arguments.get("name", "").lower()
+    if name and name not in SETTINGS:
+        return NO_SETTING
     target = await _target(desk, order)
     if isinstance(target, str):
         return target
-    number = await desk.desk.store.write(reset_settings, *target, order.arguments.get("name"))
+    number = await desk.desk.store.write(reset_settings, *target, name or None)
+    await _take_in(desk, target[0])
     return "That is as the operator has set it again." if number else "Nothing was set there."
+
+
+def _setting(desk: CommandDesk, name: str) -> Setting | None:
+    """The setting of that name, within what the operator allows."""
+    setting, most = SETTINGS.get(name), desk.books.most_new_tokens
+    if setting is not None and name == "max_new_tokens":
+        return replace(setting, least=min(setting.least, most), most=most)
+    return setting
+
+
+def _no_habit(desk: CommandDesk, order: Order, name: str, text: str) -> str:
+    """Why the bot cannot behave like that here; "" if it can."""
+    where = order.inbound.where
+    port = desk.ports[where.platform]
+    if where.kind == "direct":
+        return f"{name} is for channels and rooms; here there are only the two of us."
+    if order.arguments.get("scope") != "channel":
+        return f"{name} holds for a whole channel: `settings set {name} {text} channel`."
+    if name == "threads" and not isinstance(port, OpensThreads):
+        return "threads can be set only where I open them, on Discord."
+    if name == "always" and text == "on" and not port.limits.hears_all:
+        return (
+            "I cannot do that: Discord shows me only messages that mention me, until my operator gets me the"
+            " message content intent."
+        )
+    return ""
+
+
+async def _take_in(desk: CommandDesk, scope: Scope) -> None:
+    """What was set for a place is to be known without asking the store."""
+    if scope == "place":
+        await desk.desk.access.habits.load(desk.desk.store)
 
 
 async def _change(desk: CommandDesk, order: Order, persona: str | None, sentence: str) -> str:
     here = await desk.desk.store.read(find_for_command, order.asker)
     if here is None and order.inbound.where.kind == "group":
         return NOBODY
+    if here is not None and not is_theirs(order, here):
+        return NOT_THEIRS
     await desk.desk.store.write(_begin_with, order, here, persona, desk.desk.clock.now_ms())
     return sentence
 
@@ -156,7 +204,9 @@ async def _target(desk: CommandDesk, order: Order) -> tuple[Scope, int] | str:
     if scope == "account":
         return scope, order.asker.account_id
     if scope == "place":
-        is_theirs = order.inbound.where.kind == "direct" or order.inbound.author.is_moderator
-        return (scope, order.asker.place.place_id) if is_theirs else "Only moderators may set that for all."
+        may_set = order.inbound.where.kind == "direct" or order.inbound.author.is_moderator
+        return (scope, order.asker.place.place_id) if may_set else "Only moderators may set that for all."
     here = await desk.desk.store.read(find_for_command, order.asker)
-    return NOBODY if here is None else (scope, here.conversation_id)
+    if here is None:
+        return NOBODY
+    return (scope, here.conversation_id) if is_theirs(order, here) else NOT_THEIRS

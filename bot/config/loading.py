@@ -49,8 +49,11 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-def load_config(path: Path, environment: Mapping[str, str]) -> Loaded:
-    """Read `path`, and what `environment` overrides. Raises BadConfig."""
+def load_config(path: Path, environment: Mapping[str, str], *, needs_secrets: bool = True) -> Loaded:
+    """Read `path`, and what `environment` overrides; without `needs_secrets` some may be missing.
+
+    Raises BadConfig.
+    """
     text, is_private = _read(path)
     in_file, mistakes = from_document(_parsed(text, path), safe(str(path)))
     in_environment, more = from_environment(environment)
@@ -59,7 +62,7 @@ def load_config(path: Path, environment: Mapping[str, str]) -> Loaded:
     wrong = frozenset(key for mistake in wrong_values for key in mistake.keys)
     secrets, missing = find_secrets(settings, given, environment, wrong)
     settings, wrong_secrets = _checked(given | secrets, without=wrong)
-    mistakes += [*more, *wrong_values, *missing, *wrong_secrets]
+    mistakes += [*more, *wrong_values, *(missing if needs_secrets else ()), *wrong_secrets]
     mistakes += [each for each in find_contradictions(settings) if not wrong & set(each.keys)]
     if mistakes:
         raise BadConfig(*(mistake.sentence for mistake in mistakes))

@@ -3,6 +3,7 @@
 opening.py is where it begins: open_discord(). client.py hears events, events.py translates them,
 hearing.py gives them to the core and reads what was missed; places.py: how far we have read.
 port.py is the way out; history.py looks for what went out before; elsewhere.py: where we are no member;
+threads.py opens threads for conversations; pacers.py: one for each channel; presence.py: how the swarm is.
 receipts.py: commands and buttons that wait for their answer; errors.py translates what goes wrong.
 tree.py makes slash commands of the catalogue, buttons.py what can be pressed below answers.
 """

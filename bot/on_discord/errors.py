@@ -13,9 +13,11 @@ CALL_S = 25.0
 """The library waits for some seconds itself when a bucket is empty, and comes again after a 429 or a 502."""
 LIMITED_S = 5.0
 """If Discord names no time."""
+UNKNOWN_CHANNEL = 10003
 UNKNOWN_MESSAGE = 10008
 CANNOT_WRITE_TO_PERSON = 50007
 CANNOT_READ_HISTORY = 160002
+HAS_THREAD = 160004
 
 
 class RefusedWith(Refused):

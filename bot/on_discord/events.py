@@ -4,7 +4,10 @@ import re
 
 import discord
 
+from bot.access import Access
 from bot.config.platforms import DiscordSettings
+from bot.on_discord.attachments import attached_to
+from bot.on_discord.places import moment_ms
 from bot.words import MAX_TEXT_LETTERS, Author, Inbound, PlaceKind, Where
 
 PLATFORM = "discord"
@@ -51,7 +54,8 @@ def is_addressed(message: discord.Message, me: discord.ClientUser) -> bool:
 def inbound_of(message: discord.Message, me: discord.ClientUser) -> Inbound | None:
     """A message that is for us, without our name in it; None if nothing is left to be said."""
     text = re.sub(rf"<@!?{me.id}>", "", message.content).strip()[:MAX_TEXT_LETTERS]
-    if not text:
+    files = attached_to(message)
+    if not text and not files:
         return None
     where = where_of(message.channel, message.channel.id)
     reference = message.reference
@@ -63,25 +67,40 @@ def inbound_of(message: discord.Message, me: discord.ClientUser) -> Inbound | No
         text,
         round(message.created_at.timestamp() * 1000),
         str(reference.message_id) if is_reply and reference is not None else "",
+        files=files,
     )
 
 
-def may_use(settings: DiscordSettings, person: Person, channel: object, channel_id: int) -> bool:
-    """Whether the operator lets this person use the bot at this place. What is denied is denied."""
+def deletion_of(channel_id: int, message_id: int) -> Inbound:
+    """A message was deleted; Discord does not say by whom."""
+    where = Where(PLATFORM, str(channel_id), "group")
+    sent_ms = moment_ms(message_id)
+    return Inbound(f"deleted-{message_id}", where, Author("", ""), "", sent_ms, deleted=str(message_id))
+
+
+def may_use(
+    settings: DiscordSettings, access: Access, person: Person, channel: object, channel_id: int
+) -> bool:
+    """Whether the operator and admins let this person use the bot here. What is denied is denied."""
     roles = {role.id for role in person.roles} if isinstance(person, discord.Member) else set()
     places = {channel_id}
     if isinstance(channel, discord.Thread):
         places.add(channel.parent_id)
     is_direct = isinstance(channel, discord.DMChannel)
+    said_of_person = access.rule_for(PLATFORM, map(str, (person.id, *roles)))
+    said_of_place = access.rule_for(PLATFORM, map(str, places))
     is_denied = (
-        person.id in settings.denied_users
+        False in (said_of_person, said_of_place)
+        or access.is_silenced(PLATFORM, str(person.id))
+        or person.id in settings.denied_users
         or not roles.isdisjoint(settings.denied_roles)
         or not places.isdisjoint(settings.denied_channels)
         or (is_direct and not settings.direct_messages)
     )
-    is_known = not settings.allowed_users and not settings.allowed_roles
+    is_known = said_of_person or not (settings.allowed_users or settings.allowed_roles)
     is_named = person.id in settings.allowed_users or not roles.isdisjoint(settings.allowed_roles)
-    is_here = is_direct or not settings.allowed_channels or not places.isdisjoint(settings.allowed_channels)
+    is_any_place = is_direct or said_of_place or not settings.allowed_channels
+    is_here = is_any_place or not places.isdisjoint(settings.allowed_channels)
     return not is_denied and (is_known or is_named) and is_here
 
 

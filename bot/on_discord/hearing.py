@@ -2,31 +2,34 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import discord
 import msgspec
 
+from bot.access import Access
 from bot.commands.registry import Command
 from bot.config.platforms import DiscordSettings
 from bot.on_discord.elsewhere import Elsewhere, is_elsewhere
-from bot.on_discord.errors import translated
+from bot.on_discord.errors import UNKNOWN_CHANNEL, RefusedWith, translated
 from bot.on_discord.events import (
     PLATFORM,
     author_of,
+    deletion_of,
     inbound_of,
     is_addressed,
     is_spoken,
     may_use,
     where_of,
 )
-from bot.on_discord.places import Places
+from bot.on_discord.places import Places, thread_marker
 from bot.on_discord.receipts import ACKNOWLEDGE_S, NO_MENTIONS, Asked, Receipts
 from bot.words import Call, Inbound, SendError
-from storage.database import Database
-from storage.errors import StoreBusy
-from storage.inbox import Event, get_marker
+from storage.database import Database, Transaction
+from storage.errors import StorageError, StoreBusy
+from storage.inbox import Event, drop_marker, get_marker, set_marker
+from storage.messages import is_known
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +42,13 @@ NOT_HERE = "I may not be used here, or not by you."
 
 
 class Receiving(Protocol):
-    """The core, as far as it takes events in."""
+    """The core, as far as it hears."""
 
     async def receive(
         self, platform: str, events: Sequence[Event], markers: Mapping[str, str] | None = None
     ) -> None: ...
+
+    async def leave_place(self, platform: str, place: str) -> None: ...
 
 
 class Hearing:
@@ -56,22 +61,60 @@ class Hearing:
         receipts: Receipts,
         elsewhere: Elsewhere,
         places: Places,
+        access: Access,
     ) -> None:
         self.core: Receiving | None = None
+        self.on_leave: Callable[[str], None] = lambda place: None
+        """Who else has to know that a place is there no more."""
         self._settings = settings
         self._store = store
         self._receipts = receipts
         self._elsewhere = elsewhere
         self._places = places
+        self._access = access
+        self._failure: StorageError | None = None
+        self._has_failed = asyncio.Event()
         self._missed_after: dict[int, int] = {}
+        self._being_heard: dict[int, bool] = {}
+        """Messages that are not kept yet, and whether they have been deleted since."""
 
     # --- messages ----------------------------------------------------------------------------------------
 
     async def hear(self, message: discord.Message, me: discord.ClientUser) -> None:
         """A message was written somewhere."""
+        self._being_heard[message.id] = False
+        try:
+            await self._hear(message, me)
+        finally:
+            is_gone = self._being_heard.pop(message.id, False)
+        if is_gone:
+            await self.take_back(message.channel.id, [message.id])
+
+    async def take_back(self, channel_id: int, message_ids: Iterable[int]) -> None:
+        """Messages were deleted: the core deals with those that we know of."""
+        deletions: list[Inbound] = []
+        for message_id in message_ids:
+            if message_id in self._being_heard:
+                self._being_heard[message_id] = True
+            elif await self._store.read(is_known, PLATFORM, str(channel_id), str(message_id)):
+                deletions.append(deletion_of(channel_id, message_id))
+        if deletions:
+            await self._give([event_of(deletion) for deletion in deletions], {})
+
+    async def leave(self, place_id: int) -> None:
+        """A channel or thread is there no more: nothing is read or written there, and what runs ends."""
+        self._missed_after.pop(place_id, None)
+        await self._store.write(_forget_place, place_id, self._places.forget(place_id))
+        self.on_leave(str(place_id))
+        if self.core is not None:
+            await self.core.leave_place(PLATFORM, str(place_id))
+            self.on_leave(str(place_id))
+
+    async def _hear(self, message: discord.Message, me: discord.ClientUser) -> None:
+        await self._find_thread(message, me)
         channel = message.channel
         inbound = inbound_of(message, me) if await self._is_for_us(message, me) else None
-        if inbound is None or not may_use(self._settings, message.author, channel, channel.id):
+        if inbound is None or not may_use(self._settings, self._access, message.author, channel, channel.id):
             self._places.note_seen(channel.id, message.id)
             return
         await self._keep(inbound)
@@ -88,6 +131,8 @@ class Hearing:
                 await self._read_on(client, place_id, newest_id)
             except SendError as error:
                 logger.info("place %s cannot be read on: %s", place_id, error)
+                if isinstance(error, RefusedWith) and error.code == UNKNOWN_CHANNEL:
+                    await self.leave(place_id)
 
     async def _read_on(self, client: discord.Client, place_id: int, newest_id: int) -> None:
         async with translated():
@@ -103,9 +148,30 @@ class Hearing:
     async def _is_for_us(self, message: discord.Message, me: discord.ClientUser) -> bool:
         if not is_spoken(message):
             return False
-        if is_addressed(message, me) or not isinstance(message.channel, discord.Thread):
-            return is_addressed(message, me)
-        return await self._store.read(get_marker, PLATFORM, _thread(message.channel.id)) is not None
+        if is_addressed(message, me):
+            return True
+        if self._access.habits.is_on("always", PLATFORM, str(message.channel.id)):
+            return not message.mention_everyone
+        return isinstance(message.channel, discord.Thread) and await self._is_ours(message.channel.id)
+
+    async def _is_ours(self, thread_id: int) -> bool:
+        return await self._store.read(get_marker, PLATFORM, thread_marker(thread_id)) is not None
+
+    async def _find_thread(self, message: discord.Message, me: discord.ClientUser) -> None:
+        """A message may wake a thread that was archived, and that the library has forgotten."""
+        channel, guild = message.channel, message.guild
+        if guild is None or not isinstance(channel, discord.PartialMessageable):
+            return
+        if me.id not in message.raw_mentions and not await self._is_ours(channel.id):
+            return
+        try:
+            async with translated():
+                found = await guild.fetch_channel(channel.id)
+        except SendError as error:
+            logger.info("channel %s is not known: %s", channel.id, error)
+            return
+        if isinstance(found, discord.Thread):
+            message.channel = found
 
     # --- commands and buttons ------------------------------------------------------------------------------
 
@@ -154,7 +220,7 @@ class Hearing:
         await self._keep(_said(asked, event_id, text=text))
 
     async def _is_refused(self, asked: Asked) -> bool:
-        if may_use(self._settings, asked.user, asked.channel, asked.channel_id or 0):
+        if may_use(self._settings, self._access, asked.user, asked.channel, asked.channel_id or 0):
             return False
         try:
             async with translated(ACKNOWLEDGE_S):
@@ -165,25 +231,44 @@ class Hearing:
 
     async def _keep(self, inbound: Inbound) -> None:
         """Hand an event to the core, which keeps it."""
-        assert self.core is not None
-        event = Event(inbound.event_id, inbound.author.external_id, msgspec.json.encode(inbound))
         markers = self._places.note(int(inbound.where.place), int(inbound.event_id))
         if inbound.where.kind == "thread" and inbound.call is None:
-            markers[_thread(int(inbound.where.place))] = "ours"
-        for wait_s in (*BUSY_S, None):
+            markers[thread_marker(inbound.where.place)] = "ours"
+        await self._give([event_of(inbound)], markers)
+
+    async def _give(self, events: Sequence[Event], markers: Mapping[str, str]) -> None:
+        """Hand events to the core. What it cannot keep ends the bot: the next one reads on before it."""
+        assert self.core is not None
+        failure: StorageError | None = None
+        for wait_s in (*BUSY_S, 0.0):
             try:
-                await self.core.receive(PLATFORM, [event], markers)
-            except StoreBusy:
-                if wait_s is None:
-                    raise
+                await self.core.receive(PLATFORM, events, markers)
+            except StorageError as error:
+                failure = error
+                if not isinstance(error, StoreBusy):
+                    break
                 await asyncio.sleep(wait_s)
             else:
                 return
+        self._failure = failure
+        self._has_failed.set()
+
+    async def until_failed(self) -> None:
+        """Wait until something could not be kept. Raises why: StoreBusy, StoreUnusable."""
+        await self._has_failed.wait()
+        assert self._failure is not None
+        raise self._failure
 
 
-def _thread(channel_id: int) -> str:
-    """The marker of a thread in which we are talked to: from then on all that is said there is for us."""
-    return f"thread:{channel_id}"
+def _forget_place(connection: Transaction, place_id: int, markers: Mapping[str, str]) -> None:
+    drop_marker(connection, PLATFORM, thread_marker(place_id))
+    for name, value in markers.items():
+        set_marker(connection, PLATFORM, name, value)
+
+
+def event_of(inbound: Inbound) -> Event:
+    """An event as the inbox keeps it."""
+    return Event(inbound.event_id, inbound.author.external_id, msgspec.json.encode(inbound))
 
 
 def _said(asked: Asked, event_id: str, *, text: str = "", call: Call | None = None) -> Inbound:

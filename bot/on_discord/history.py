@@ -52,13 +52,17 @@ class History:
         return [
             message
             for _, message in sorted(found.items())
-            if me is not None
-            and message.author.id == me.id
-            and message.reference is not None
-            and message.reference.message_id == prompt_id
+            if me is not None and message.author.id == me.id and _is_below(message, where, prompt_id)
         ]
 
     def _unknown(self, connection: Transaction, where: Where, message_ids: Sequence[str]) -> list[str]:
         """Those messages that belong to no turn yet."""
         place = open_place(connection, where.platform, where.place, self._clock.now_ms())
         return [one for one in message_ids if turn_behind(connection, place.place_id, one) is None]
+
+
+def _is_below(message: discord.Message, where: Where, prompt_id: int) -> bool:
+    """It replies to the prompt, or stands in the thread that was made of it, and replies to nothing."""
+    if message.reference is None:
+        return where.place == str(prompt_id)
+    return message.reference.message_id == prompt_id

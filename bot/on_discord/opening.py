@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import discord
+import msgspec
 
+from bot.access import Access
 from bot.clock import Clock
 from bot.config.platforms import DiscordSettings
 from bot.on_discord.client import Client
@@ -14,9 +16,12 @@ from bot.on_discord.errors import translated
 from bot.on_discord.events import PLATFORM
 from bot.on_discord.hearing import Hearing, Receiving
 from bot.on_discord.history import History
+from bot.on_discord.pacers import Pacers
 from bot.on_discord.places import MARKER, Places
 from bot.on_discord.port import DiscordPort
+from bot.on_discord.presence import Look, show_presence_forever
 from bot.on_discord.receipts import Receipts
+from bot.on_discord.threads import Threads
 from bot.on_discord.tree import sync_if_changed
 from bot.pacing import ChannelPace, Pace
 from bot.words import SendError
@@ -76,6 +81,7 @@ class Discord:
             await finish(client.close(), CLOSE_S)
             raise
         self._clients.append(client)
+        self.port.limits = msgspec.structs.replace(self.port.limits, hears_all=reads_all)
 
     async def close(self) -> None:
         """Hang up. A client that another has taken the place of may have been sending until now."""
@@ -83,10 +89,14 @@ class Discord:
             await finish(client.close(), CLOSE_S)
 
     @asynccontextmanager
-    async def listening(self, core: Receiving) -> AsyncIterator[None]:
-        """Give the core all that is said, while the block runs. Raises ConfigError through it."""
+    async def listening(self, core: Receiving, survey: Look | None = None) -> AsyncIterator[None]:
+        """Give the core all that is said, while the block runs, and show people what `survey` sees.
+
+        Raises ConfigError through it, or StorageError if something that was said cannot be kept.
+        """
         self.hearing.core = core
-        async with running(self._listen_forever()):
+        beside = [] if survey is None else [show_presence_forever(lambda: self.client, survey, self._clock)]
+        async with running(self._listen_forever(), self.hearing.until_failed(), *beside):
             yield
 
     async def _listen_forever(self) -> None:
@@ -120,6 +130,7 @@ async def open_discord(
     store: Database,
     clock: Clock,
     *,
+    access: Access | None = None,
     pace: Callable[[], Pace] = ChannelPace,
     settle_s: float = SETTLE_S,
 ) -> AsyncIterator[Discord]:
@@ -129,14 +140,18 @@ async def open_discord(
     a wrong token, Unreachable or Limited if there is no way to Discord.
     """
     logging.getLogger("discord").setLevel(LEAST_LEVEL)
+    access = access or Access(clock)
     places = Places(await store.read(get_marker, PLATFORM, MARKER))
     async with running_group() as group:
         receipts = Receipts(clock, group)
         elsewhere = Elsewhere(clock)
-        hearing = Hearing(settings, store, receipts, elsewhere, places)
+        hearing = Hearing(settings, store, receipts, elsewhere, places, access)
         account = Discord(settings.token.get_secret_value(), hearing, store, clock, settle_s)
-        history = History(lambda: account.client, store, clock)
-        account.port = DiscordPort(lambda: account.client, receipts, elsewhere, history, clock, pace)
+        history, pacers = History(lambda: account.client, store, clock), Pacers(pace, clock)
+        account.port = DiscordPort(lambda: account.client, receipts, elsewhere, history, pacers, clock)
+        account.port.threads = Threads(lambda: account.client, store, clock, elsewhere, places, access)
+        account.port.threads.by_default = settings.threads
+        hearing.on_leave = pacers.forget
         account.port.shows_seen = settings.seen_reaction
         account.port.pings_on_reply = settings.ping_on_reply
         await account.log_in(reads_all=settings.message_content)

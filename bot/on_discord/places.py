@@ -13,6 +13,11 @@ def moment_ms(snowflake: int) -> int:
     return (snowflake >> 22) + DISCORD_EPOCH_MS
 
 
+def thread_marker(thread_id: int | str) -> str:
+    """The marker of a thread in which we are talked to: from then on all that is said there is for us."""
+    return f"thread:{thread_id}"
+
+
 class Places:
     """The newest message or command that we know of each place where people have talked to us."""
 
@@ -26,6 +31,11 @@ class Places:
         self._newest[place_id] = max(event_id, self._newest.get(place_id, 0))
         if len(self._newest) > MOST_PLACES:
             del self._newest[min(self._newest, key=self._newest.__getitem__)]
+        return {MARKER: msgspec.json.encode(self._newest).decode()}
+
+    def forget(self, place_id: int) -> dict[str, str]:
+        """There is nothing to be read there any more; returns the marker that is to be kept."""
+        self._newest.pop(place_id, None)
         return {MARKER: msgspec.json.encode(self._newest).decode()}
 
     def note_seen(self, place_id: int, event_id: int) -> None:

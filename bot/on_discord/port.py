@@ -3,8 +3,8 @@
 Nothing that we send pings anybody, and no link in it grows a preview.
 """
 
-import io
 import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -13,6 +13,7 @@ import discord
 
 from bot.clock import Clock
 from bot.commands.catalogue import COMMANDS
+from bot.on_discord.attachments import read_attachment, with_file
 from bot.on_discord.buttons import view_of
 from bot.on_discord.elsewhere import Elsewhere
 from bot.on_discord.errors import (
@@ -23,16 +24,19 @@ from bot.on_discord.errors import (
     translated,
 )
 from bot.on_discord.history import History
+from bot.on_discord.pacers import Pacers
 from bot.on_discord.receipts import NO_MENTIONS, Receipts
+from bot.on_discord.threads import Threads
 from bot.pacer import Pacer
-from bot.pacing import ChannelPace, Pace, Priority
+from bot.pacing import Priority
 from bot.rendering.splitting import split, utf16_units
-from bot.words import Inbound, Limits, Post, Where
+from bot.words import Attached, File, Inbound, Limits, Post, Where
 
 logger = logging.getLogger(__name__)
 
 LETTERS = 1900
-MOST_PACERS = 500
+MAX_FILE_BYTES = 10 * 1024 * 1024 - 4096
+"""What every place takes, with some room for the form around it; servers that were boosted take more."""
 MOST_TRIED = 1000
 NONCE_S = 100.0
 """Discord forgets a nonce after some minutes; after so long we look ourselves whether a message is there."""
@@ -53,20 +57,20 @@ class DiscordPort:
         receipts: Receipts,
         elsewhere: Elsewhere,
         history: History,
+        pacers: Pacers,
         clock: Clock,
-        pace: Callable[[], Pace] = ChannelPace,
     ) -> None:
-        self.limits = Limits(LETTERS)
+        self.limits = Limits(LETTERS, file_bytes=MAX_FILE_BYTES)
         self.shows_seen = False
         """Whether a message that was accepted gets a reaction."""
         self.pings_on_reply = False
+        self.threads: Threads
         self._client = client
         self._receipts = receipts
         self._elsewhere = elsewhere
         self._history = history
         self._clock = clock
-        self._pace = pace
-        self._pacers: OrderedDict[str, Pacer] = OrderedDict()
+        self._pacers = pacers
         self._tried_s: OrderedDict[str, float] = OrderedDict()
 
     def size(self, text: str) -> int:
@@ -74,18 +78,17 @@ class DiscordPort:
         return utf16_units(text)
 
     def pacer(self, where: Where) -> Pacer:
-        """One for each channel; of too many the one that was used least recently is forgotten."""
-        pacer = self._pacers.pop(where.place, None) or Pacer(self._pace(), self._clock)
-        self._pacers[where.place] = pacer
-        if len(self._pacers) > MOST_PACERS:
-            self._pacers.popitem(last=False)
-        return pacer
+        """One for each channel."""
+        return self._pacers.of(where.place)
+
+    async def open_thread(self, inbound: Inbound) -> Inbound:
+        """See bot.outbound.OpensThreads."""
+        return await self.threads.open(inbound)
 
     async def post(self, where: Where, reply_to: str, post: Post) -> str:
         """Reply, once for each key: Discord knows those of the last minutes, and later we look."""
         if self._elsewhere.has(reply_to):
-            more: dict[str, Any] = {"file": _file(post.file)} if post.file is not None else {}
-            return await self._elsewhere.answer(reply_to, _shown(post.text), **more)
+            return await self._elsewhere.answer(reply_to, _shown(post.text), **with_file(post.file))
         tried_s = self._tried_s.get(post.key)
         message_id = None
         if tried_s is None or self._clock.now_s() - tried_s > NONCE_S:
@@ -104,7 +107,7 @@ class DiscordPort:
 
     async def edit(self, where: Where, message_id: str, post: Post) -> None:
         """Show another text, other buttons, and a file if there is one."""
-        changed: dict[str, Any] = {"attachments": [_file(post.file)]} if post.file is not None else {}
+        changed: dict[str, Any] = {"attachments": list(with_file(post.file).values())} if post.file else {}
         if self._elsewhere.has_answer(message_id):
             await self._elsewhere.edit(message_id, _shown(post.text), **changed)
             return
@@ -137,7 +140,9 @@ class DiscordPort:
 
     async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
         """A clock below a message that waits; one that was seen is marked only if that was asked for."""
-        message = self._message(where, event_id)
+        message = self._asked_with(where, event_id)
+        if message is None:
+            return
         me = self._client().user
         async with translated():
             if mark == "queued":
@@ -147,21 +152,29 @@ class DiscordPort:
             elif mark == "" and me is not None:
                 await message.remove_reaction(CLOCK, me)
 
-    async def tell(self, inbound: Inbound, text: str) -> None:
-        """Below the command or button if there is one, else in a direct message, else in few words there."""
+    async def tell(self, inbound: Inbound, text: str, file: File | None = None) -> None:
+        """Below the command or button if there is one, else in a direct message, else in few words there.
+
+        A file comes with the first part, and never where others see it.
+        """
         for number, part in enumerate(split(text, LETTERS, utf16_units)[:MOST_TOLD_PARTS]):
-            if await self._receipts.answer(inbound.event_id, part.text):
+            with_first = file if number == 0 else None
+            if await self._receipts.answer(inbound.event_id, part.text, with_first):
                 continue
             if inbound.where.kind == "direct":
-                await self._say(inbound, part.text, number)
+                await self._say(inbound, part.text, number, with_first)
                 continue
             try:
-                await self._write_privately(inbound, part.text, number)
+                await self._write_privately(inbound, part.text, number, with_first)
             except RefusedWith as error:
                 if error.code != CANNOT_WRITE_TO_PERSON:
                     raise
                 await self._say(inbound, _for_all(inbound, text), number)
                 return
+
+    async def read(self, attached: Attached, most_bytes: int) -> bytes:
+        """From Discord's own storage."""
+        return await read_attachment(attached.address, most_bytes)
 
     # --- what it is made of ----------------------------------------------------------------------------
 
@@ -170,6 +183,15 @@ class DiscordPort:
 
     def _message(self, where: Where, message_id: str) -> discord.PartialMessage:
         return self._channel(where).get_partial_message(int(message_id))
+
+    def _asked_with(self, where: Where, event_id: str) -> discord.PartialMessage | None:
+        """What asked for something; that of which a thread was made stands in its channel."""
+        if event_id != where.place:
+            return self._message(where, event_id)
+        thread = self._client().get_channel(int(where.place))
+        if not isinstance(thread, discord.Thread):
+            return None
+        return self._client().get_partial_messageable(thread.parent_id).get_partial_message(int(event_id))
 
     def _note_try(self, key: str) -> None:
         self._tried_s[key] = self._clock.now_s()
@@ -181,6 +203,8 @@ class DiscordPort:
         view = view_of(post)
         if view is not None:
             given["view"] = view
+        if reply_to == where.place:  # the thread was made of it: all that is there stands below it
+            return await self._send(where, post, given)
         reference = discord.MessageReference(
             message_id=int(reply_to), channel_id=int(where.place), fail_if_not_exists=False
         )
@@ -192,8 +216,7 @@ class DiscordPort:
             return await self._send(where, post, given)
 
     async def _send(self, where: Where, post: Post, given: dict[str, Any]) -> discord.Message:
-        if post.file is not None:
-            given = given | {"file": _file(post.file)}
+        given = given | with_file(post.file)
         async with translated():
             sent: discord.Message = await self._channel(where).send(
                 _shown(post.text), allowed_mentions=self._mentions(), **given
@@ -205,27 +228,29 @@ class DiscordPort:
             everyone=False, users=False, roles=False, replied_user=self.pings_on_reply
         )
 
-    async def _say(self, inbound: Inbound, text: str, number: int) -> None:
+    async def _say(self, inbound: Inbound, text: str, number: int, file: File | None = None) -> None:
         """A sentence at the place itself, in its turn."""
-        post = Post(text, f"t{number}{inbound.event_id}"[:25])
+        post = Post(text, f"t{number}{inbound.event_id}"[:25], file=file)
         where = inbound.where
         await self.pacer(where).send(Priority.NOTICE, None, lambda: self.post(where, inbound.event_id, post))
 
-    async def _write_privately(self, inbound: Inbound, text: str, number: int) -> None:
+    async def write_to(self, person_id: str, text: str) -> None:
+        """See bot.outbound.Writes."""
+        await self._write(person_id, text, f"w{secrets.token_hex(12)}", None)
+
+    async def _write_privately(self, inbound: Inbound, text: str, number: int, file: File | None) -> None:
+        await self._write(inbound.author.external_id, text, f"d{number}{inbound.event_id}", file)
+
+    async def _write(self, person_id: str, text: str, nonce: str, file: File | None) -> None:
         async with translated():
-            person = discord.Object(int(inbound.author.external_id))
-            direct = await self._client().create_dm(person)
+            direct = await self._client().create_dm(discord.Object(int(person_id)))
             await direct.send(
                 text,
-                nonce=f"d{number}{inbound.event_id}"[:25],
+                nonce=nonce[:25],
                 allowed_mentions=NO_MENTIONS,
                 suppress_embeds=True,
+                **with_file(file),
             )
-
-
-def _file(named: tuple[str, bytes]) -> discord.File:
-    name, content = named
-    return discord.File(io.BytesIO(content), filename=name)
 
 
 def _shown(text: str) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import discord
 
 from bot.clock import Clock
+from bot.on_discord.attachments import with_file
 from bot.on_discord.errors import translated
-from bot.words import Refused, SendError
+from bot.words import File, Refused, SendError
 from swarm.background import RunningGroup
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Receipts:
             return None
         return receipt
 
-    async def answer(self, event_id: str, text: str) -> bool:
+    async def answer(self, event_id: str, text: str, file: File | None = None) -> bool:
         """Say something to the person alone; False if the interaction is too old, or not known (any more).
 
         Raises Limited, Unreachable.
@@ -76,7 +77,12 @@ class Receipts:
         try:
             async with translated():
                 await receipt.interaction.followup.send(
-                    text, ephemeral=True, allowed_mentions=NO_MENTIONS, suppress_embeds=True, wait=True
+                    text,
+                    ephemeral=True,
+                    allowed_mentions=NO_MENTIONS,
+                    suppress_embeds=True,
+                    wait=True,
+                    **with_file(file),
                 )
         except Refused as error:
             logger.info("an interaction takes no answer any more: %s", error)

@@ -89,8 +89,11 @@ def _group(name: str, commands: Registry) -> app_commands.Group:
 
 
 def _made(name: str, command: Command, obey: Obey) -> Made:
-    async def carry_out(interaction: Asked, **given: str | None) -> None:
-        await obey(interaction, command, {key: value for key, value in given.items() if value})
+    async def carry_out(interaction: Asked, **given: str | discord.abc.User | None) -> None:
+        named = {
+            key: value if isinstance(value, str) else str(value.id) for key, value in given.items() if value
+        }
+        await obey(interaction, command, named)
 
     # The library reads arguments off the function's signature.
     carry_out.__signature__ = _signature(command)  # type: ignore[attr-defined]
@@ -117,4 +120,5 @@ def _signature(command: Command) -> inspect.Signature:
 
 def _parameter(argument: Argument) -> inspect.Parameter:
     default = inspect.Parameter.empty if argument.is_required else None
-    return inspect.Parameter(argument.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=str)
+    kind = discord.User if argument.kind == "person" else str
+    return inspect.Parameter(argument.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

@@ -17,6 +17,7 @@ from bot.clock import Clock
 from bot.on_matrix.cross_signing import sign_own_device
 from bot.on_matrix.sealing import Sealer
 from bot.on_matrix.trying import Patience
+from bot.on_matrix.wire import LoggedOut
 from bot.words import SendError, Unreachable
 
 SESSION_FILE = "session.json"
@@ -29,7 +30,9 @@ class NotLoggedIn(Exception):
     """There is no session that can be taken up; the text says in one sentence what the operator can do."""
 
 
-class _Session(msgspec.Struct, frozen=True):
+class Session(msgspec.Struct, frozen=True):
+    """A device that is logged in."""
+
     homeserver: str
     user_id: str
     device_id: str
@@ -51,7 +54,7 @@ async def log_in(homeserver: str, user_id: str, password: str, folder: Path) -> 
         await client.close()
     if not isinstance(answer, LoginResponse):
         raise NotLoggedIn(f"the homeserver refused to log {user_id} in: {str(answer.status_code)[:60]!r}")
-    session = _Session(homeserver, answer.user_id, answer.device_id, answer.access_token)
+    session = Session(homeserver, answer.user_id, answer.device_id, answer.access_token)
     _write(folder / SESSION_FILE, msgspec.json.encode(session))
 
 
@@ -63,7 +66,7 @@ async def open_account(
 
     Raises NotLoggedIn if it cannot be taken up.
     """
-    session = _read(folder / SESSION_FILE)
+    session = read_session(folder)
     if (session.homeserver, session.user_id) != (homeserver, user_id):
         raise NotLoggedIn(
             f"{folder} belongs to {session.user_id[:255]} on {session.homeserver[:255]}: "
@@ -72,7 +75,7 @@ async def open_account(
     _make_private(folder)
     client = AsyncClient(homeserver, user_id, session.device_id, str(folder), _config(secret))
     try:
-        client.restore_login(user_id, session.device_id, session.access_token)
+        _take_up(client, session, folder)
         yield client
     finally:
         await client.close()
@@ -81,13 +84,15 @@ async def open_account(
 async def introduce(client: AsyncClient, folder: Path, secret: str, clock: Clock) -> None:
     """Publish this device's keys and sign them for the account, as soon as the homeserver can be reached.
 
-    Raises IdentityRefused or SeedsUnusable if only the operator can help.
+    Raises LoggedOut, IdentityRefused or SeedsUnusable if only the operator can help.
     """
     sealer, patience = Sealer(client), Patience(clock, "the device's keys cannot be published")
     while True:
         try:
             await sealer.keep_keys()
             await sign_own_device(client, folder / SEEDS_FILE, secret)
+        except LoggedOut:
+            raise
         except (SendError, TimeoutError) as error:
             await patience.wait(error)
         else:
@@ -105,15 +110,28 @@ def _config(secret: str) -> AsyncClientConfig:
     )
 
 
+def _take_up(client: AsyncClient, session: Session, folder: Path) -> None:
+    """Read the device's keys. Raises NotLoggedIn if they cannot be read."""
+    try:
+        client.restore_login(session.user_id, session.device_id, session.access_token)
+    except Exception as error:  # each library below has kinds of its own, some without a common base
+        raise NotLoggedIn(
+            f"the keys in {folder} cannot be read: set the store_secret they were made with, or log in anew"
+            " with ./murmur matrix login"
+        ) from error
+
+
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
 
 
-def _read(path: Path) -> _Session:
+def read_session(folder: Path) -> Session:
+    """What `log_in` has kept in `folder`. Raises NotLoggedIn if there is nothing that can be used."""
+    path = folder / SESSION_FILE
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(MAX_SESSION_BYTES), type=_Session)
+            return msgspec.json.decode(file.read(MAX_SESSION_BYTES), type=Session)
     except FileNotFoundError:
         raise NotLoggedIn("the bot's Matrix account is not logged in: run ./murmur matrix login") from None
     except (OSError, msgspec.DecodeError, RecursionError) as error:

@@ -4,6 +4,7 @@ import logging
 
 from nio import AsyncClient
 
+from bot.access import Access
 from bot.clock import Clock
 from bot.config.platforms import MatrixSettings
 from bot.core import Core
@@ -17,10 +18,14 @@ from bot.on_matrix.syncing import Parts, SyncLoop
 from bot.on_matrix.translating import Translator
 from bot.on_matrix.unread import Unread
 from bot.on_matrix.wire import Wire
+from bot.vitals import Vitals
 from storage.database import Database
+from swarm.background import running
 
 # It quotes events that are not what it expects, and with them what people say.
 QUOTING_LOGGERS = ("nio.events.misc", "nio.responses")
+MOST_AGE_S = 90.0
+"""A homeserver answers within half a minute, even if nothing has happened."""
 
 
 class MatrixAdapter:
@@ -34,6 +39,7 @@ class MatrixAdapter:
         clock: Clock,
         *,
         prefix: str = "!",
+        access: Access | None = None,
     ) -> None:
         """`client` is logged in, see account.py, and is used by nobody else."""
         for name in QUOTING_LOGGERS:
@@ -44,10 +50,11 @@ class MatrixAdapter:
         self._client, self._settings, self._clock = client, settings, clock
         self.rooms = rooms
         self.port = MatrixPort(sending, settings, clock)
-        translator = Translator(client.user_id, settings, prefix, store, clock)
+        access = access or Access(clock)
+        translator = Translator(client.user_id, settings, prefix, store, clock, access)
         self.unread = Unread(rooms, sealer, translator, self.port.tell, store=store, clock=clock)
-        invitations = Invitations(wire, rooms, settings, clock)
-        self._loop = SyncLoop(Parts(sending, translator, invitations, self.unread, sealer), store, clock)
+        self.invitations = Invitations(wire, rooms, settings, clock, access, self.port.whole_pacer)
+        self._loop = SyncLoop(Parts(sending, translator, self.invitations, self.unread, sealer), store, clock)
 
     async def read_forever(self, core: Core) -> None:
         """Read what people say, until cancelled; our device is signed before, if it can encrypt.
@@ -57,9 +64,16 @@ class MatrixAdapter:
         if self._client.olm is not None:
             secret = self._settings.store_secret.get_secret_value()
             await introduce(self._client, self._settings.store, secret, self._clock)
-        await self._loop.read_forever(core)
+        async with running(self.port.learn_limits()):
+            await self._loop.read_forever(core)
 
     @property
     def synced_s(self) -> float | None:
         """When the homeserver has answered last, on the clock's `now_s`; None if not yet."""
         return self._loop.synced_s
+
+    def vitals(self) -> Vitals:
+        """How the connection is."""
+        synced_s = self.synced_s
+        age_s = None if synced_s is None else self._clock.now_s() - synced_s
+        return Vitals(synced_s is not None, age_s, MOST_AGE_S, num_unreadable=self.unread.num_failures)

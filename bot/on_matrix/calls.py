@@ -8,11 +8,14 @@ from bot.words import Call
 CONTROLS = {"⏹": "stop", "🛑": "stop", "🔁": "retry", "🔄": "retry", "▶": "continue", "⏩": "continue"}
 """Signs that people put under an answer, and the commands that they stand for."""
 SIGNS = {"stop": "⏹️", "retry": "🔁", "continue": "▶️"}
+HOW = "React to an answer with ⏹️ to stop it, with 🔁 for another one, or with ▶️ to have it go on."
 _VARIATION = "\ufe0f"
 _FIRST_WORDS = frozenset(command.name.split()[0] for command in COMMANDS)
 
 
-def read_call(text: str, prefix: str, *, is_for_us: bool, is_mention: bool) -> Call | Mistake | None:
+def read_call(
+    text: str, prefix: str, *, is_for_us: bool, is_mention: bool, is_admin: bool = False
+) -> Call | Mistake | None:
     """The command in a line, what is wrong with it, or None if it is none.
 
     Other bots are called with `!` too, so what nobody said to us is only a command if its name is one of
@@ -23,9 +26,9 @@ def read_call(text: str, prefix: str, *, is_for_us: bool, is_mention: bool) -> C
     if bare:
         is_known = bare.split()[:1] != [] and bare.split()[0].lower() in _FIRST_WORDS
     if bare and (is_known or (is_for_us and line.startswith(prefix) and bare[0].isalpha())):
-        return COMMANDS.read(bare, prefix)
+        return COMMANDS.read(bare, prefix, is_admin=is_admin)
     if is_mention and COMMANDS.get(line.lower()) is not None:
-        return COMMANDS.read(line, prefix)
+        return COMMANDS.read(line, prefix, is_admin=is_admin)
     return None
 
 

@@ -10,28 +10,46 @@ from urllib.parse import quote
 
 import msgspec
 
+from bot.access import Access
 from bot.clock import Clock
 from bot.config.platforms import MatrixSettings
 from bot.on_matrix.fields import Object, object_of, objects_in, text_of
+from bot.on_matrix.memory import PLATFORM
 from bot.on_matrix.people import is_among, server_of
-from bot.on_matrix.rooms import Rooms
+from bot.on_matrix.rooms import Room, Rooms
 from bot.on_matrix.wire import Wire, room_path, with_query
+from bot.pacer import Pacer
 from bot.words import Limited, Refused, SendError
 
 logger = logging.getLogger(__name__)
 
 MAX_WISHES = 1000
 AGAIN_S = 10.0
+REPLACED_S = 600.0
+"""So long we stay in a room that goes on elsewhere: something may be being written there."""
 
 
 class Invitations:
     """What we still have to enter and leave."""
 
-    def __init__(self, wire: Wire, rooms: Rooms, settings: MatrixSettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        rooms: Rooms,
+        settings: MatrixSettings,
+        clock: Clock,
+        access: Access,
+        pacer: Pacer,
+    ) -> None:
         self._wire = wire
         self._rooms = rooms
         self._settings = settings
         self._clock = clock
+        self._access = access
+        self._pacer = pacer
+        self.replaced_s = REPLACED_S
+        self._replaced: dict[str, float] = {}
+        """Rooms that go on elsewhere, and since when we know."""
         self._changed = asyncio.Event()
         self._wishes: dict[str, Mapping[str, str] | None] = {}
         """Rooms to be entered, and how to ask for them; None: to be left."""
@@ -44,18 +62,30 @@ class Invitations:
             may_enter = self._may_enter(room_id, inviter)
             if not may_enter:
                 logger.info("the invitation to %s is declined", room_id)
-            self._wish(room_id, {} if may_enter else None)
+            self._wish(room_id, _through(server_of(inviter)) if may_enter else None)
 
     def note_rooms(self) -> None:
-        """Leave rooms in which nobody else is left."""
+        """Leave rooms in which nobody else is left, and after a while those that go on elsewhere."""
+        now_s, replaced = self._clock.now_s(), filter(self._rooms.is_replaced, self._rooms)
+        self._replaced = {it.room_id: self._replaced.get(it.room_id, now_s) for it in replaced}
         for room in self._rooms:
-            if room.is_deserted_by_all_but(self._rooms.own_id):
+            since_s = self._replaced.get(room.room_id)
+            is_over = since_s is not None and now_s - since_s >= self.replaced_s
+            if is_over or room.is_deserted_by_all_but(self._rooms.own_id):
                 self._wish(room.room_id, None)
 
-    def note_successor(self, room_id: str, server: str) -> None:
-        """A room goes on elsewhere; that server knows where."""
-        if room_id and self._rooms.get(room_id) is None and self._has_place_for(room_id):
-            self._wish(room_id, {"via": server} if server else {})
+    def note_successor(self, room: Room, server: str) -> None:
+        """A room goes on elsewhere; that server knows where. Who may not use us here may not there either."""
+        if not room.successor or self._rooms.get(room.successor) is not None:
+            return
+        if self._may_be_in(room.room_id) and self._may_be_in(room.successor):
+            self._wish(room.successor, _through(server))
+        else:
+            logger.warning(
+                "room %s goes on as %s, where I may not be: allow that room if I should",
+                room.room_id,
+                room.successor,
+            )
 
     def dump(self) -> str:
         """What is still to be done, to be kept together with how far we have read."""
@@ -82,6 +112,7 @@ class Invitations:
 
     async def _carry_out(self, room_id: str, query: Mapping[str, str] | None) -> None:
         try:
+            self._pacer.note_sent()  # homeservers count who comes and goes as they count messages
             if query is not None:
                 await self._wire.ask("POST", with_query(f"/join/{quote(room_id, safe='')}", query))
             else:
@@ -97,22 +128,33 @@ class Invitations:
             del self._wishes[room_id]
 
     def _may_enter(self, room_id: str, inviter: str) -> bool:
-        settings = self._settings
-        allowed = settings.allowed_inviters or (server_of(self._rooms.own_id),)
-        if room_id in settings.denied_rooms or (
-            settings.allowed_rooms and room_id not in settings.allowed_rooms
-        ):
+        if not inviter or not self._may_be_in(room_id):
             return False
-        return bool(inviter) and is_among(inviter, allowed) and self._has_place_for(room_id)
+        if any(room.successor == room_id and self._may_be_in(room.room_id) for room in self._rooms):
+            return True  # a room that goes on there takes no more place than it did
+        allowed = self._settings.allowed_inviters or (server_of(self._rooms.own_id),)
+        return is_among(inviter, allowed) and self._has_place_for(room_id)
+
+    def _may_be_in(self, room_id: str) -> bool:
+        settings, said = self._settings, self._access.rule_for(PLATFORM, (room_id,))
+        if room_id in settings.denied_rooms or said is False:
+            return False
+        return not settings.allowed_rooms or room_id in settings.allowed_rooms or bool(said)
 
     def _has_place_for(self, room_id: str) -> bool:
         entering = {wished for wished, query in self._wishes.items() if query is not None} - {room_id}
-        return len(self._rooms) + len(entering) < self._settings.max_rooms
+        staying = sum(not self._rooms.is_replaced(room) for room in self._rooms)
+        return staying + len(entering) < self._settings.max_rooms
 
     def _wish(self, room_id: str, query: Mapping[str, str] | None) -> None:
         if len(self._wishes) < MAX_WISHES and len(room_id) <= 255:
             self._wishes[room_id] = query
             self._changed.set()
+
+
+def _through(server: str) -> Mapping[str, str]:
+    """How to ask for a room that our homeserver may not know: newer ones read `via`, older ones the other."""
+    return {"via": server, "server_name": server} if server else {}
 
 
 def _inviter(events: list[Object], own_id: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from storage.conversations import (
     get_conversation,
+    move_place,
     note_encrypted,
     open_place,
     rooted_conversation,
@@ -48,6 +49,11 @@ def find_below(connection: Transaction, room_id: str, event_id: str, now_ms: int
         return None
     is_open = said.state in ("queued", "running")
     return Below(conversation.root, is_open or conversation.head_id == said.question.turn_id)
+
+
+def move_talk(connection: Transaction, old_id: str, new_id: str, now_ms: int) -> None:
+    """What was said and set in a room goes on in another one, unless we have talked there before."""
+    move_place(connection, PLATFORM, old_id, new_id, now_ms)
 
 
 def was_encrypted(connection: Transaction, room_id: str, now_ms: int) -> bool:

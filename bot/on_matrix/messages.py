@@ -3,14 +3,28 @@
 import re
 from dataclasses import dataclass
 
-from bot.on_matrix.fields import Object, list_of, number_of, object_of, text_of
+import msgspec
+
+from bot.on_matrix.fields import MAX_NAME_LETTERS, Object, list_of, number_of, object_of, text_of
 from bot.on_matrix.rooms import Room
-from bot.words import MAX_TEXT_LETTERS
+from bot.words import MAX_TEXT_LETTERS, Attached
 
 MAX_BODY_LETTERS = 70_000
 """No event holds more."""
+MAX_ADDRESS_LETTERS = 600
+FILE_KINDS = ("m.file", "m.image", "m.audio", "m.video")
 
 _QUOTE_START = re.compile(r"> (?:\* )?<@[^>\n]{1,255}>")
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a file is, and what opens it if it is encrypted."""
+
+    url: str
+    key: str = ""
+    digest: str = ""
+    iv: str = ""
+    is_sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,17 @@ class Message:
     """The thread that it is in."""
     reply_to: str
     is_mention: bool
+    is_for_all: bool
+    """It calls everybody in the room."""
+    files: tuple[Attached, ...] = ()
+
+
+def read_deletion(event: Object) -> str:
+    """The event that a redaction takes back; "" if this is none."""
+    if event.get("type") != "m.room.redaction" or "state_key" in event:
+        return ""
+    target = event.get("redacts") or object_of(event.get("content")).get("redacts")
+    return text_of(target)
 
 
 def read_message(event: Object, room: Room, own_id: str, now_ms: int) -> Message | None:
@@ -36,10 +61,12 @@ def read_message(event: Object, room: Room, own_id: str, now_ms: int) -> Message
     content = object_of(event.get("content"))
     relation = object_of(content.get("m.relates_to"))
     event_id, sender = text_of(event.get("event_id")), text_of(event.get("sender"))
-    is_said = event.get("type") == "m.room.message" and content.get("msgtype") == "m.text"
-    body = text_of(content.get("body"), MAX_BODY_LETTERS)
+    body, files = text_of(content.get("body"), MAX_BODY_LETTERS), read_files(content)
+    is_said = event.get("type") == "m.room.message" and (content.get("msgtype") == "m.text" or bool(files))
     if not (is_said and event_id and sender and body) or sender == own_id:
         return None
+    if files and text_of(content.get("filename"), MAX_BODY_LETTERS) in ("", body):
+        body = ""  # that is the file's name, and nothing was said about it
     if relation.get("rel_type") == "m.replace":
         return None
     text, is_mention = _without_call(_without_quote(body, relation), content, room.name_of(own_id), own_id)
@@ -52,7 +79,27 @@ def read_message(event: Object, room: Room, own_id: str, now_ms: int) -> Message
         text_of(relation.get("event_id")) if is_threaded else "",
         "" if relation.get("is_falling_back") is True else _replied_to(relation),
         is_mention,
+        object_of(content.get("m.mentions")).get("room") is True,
+        files,
     )
+
+
+def read_files(content: Object) -> tuple[Attached, ...]:
+    """The file that a message consists of, if it does."""
+    sealed = object_of(content.get("file"))
+    address = text_of(content.get("url") or sealed.get("url"), MAX_ADDRESS_LETTERS)
+    if content.get("msgtype") not in FILE_KINDS or not address.startswith("mxc://"):
+        return ()
+    name = text_of(content.get("filename") or content.get("body"), MAX_BODY_LETTERS)[:MAX_NAME_LETTERS]
+    info = object_of(content.get("info"))
+    where = Address(address) if content.get("url") else _sealed_address(address, sealed)
+    size_bytes = max(number_of(info.get("size")), 0)
+    return (Attached(name, text_of(info.get("mimetype")), size_bytes, msgspec.json.encode(where).decode()),)
+
+
+def _sealed_address(address: str, sealed: Object) -> "Address":
+    key, digest = object_of(sealed.get("key")).get("k"), object_of(sealed.get("hashes")).get("sha256")
+    return Address(address, text_of(key), text_of(digest), text_of(sealed.get("iv")), is_sealed=True)
 
 
 def _replied_to(relation: Object) -> str:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from bot.access import Access
 from bot.clock import Clock
 from bot.config.platforms import MatrixSettings
 from bot.core import Core
@@ -13,22 +14,24 @@ from bot.on_matrix.cross_signing import IdentityRefused
 from bot.on_matrix.signing_seeds import SeedsUnusable
 from bot.on_matrix.wire import LoggedOut
 from bot.outbound import Outbound
+from bot.vitals import Vitals
 from storage.database import Database
 from swarm.errors import ConfigError
 
 LOGGED_OUT = "the homeserver does not know our session any more: log in anew with ./murmur matrix login"
 Listen = Callable[[Core], Coroutine[Any, Any, None]]
+Opened = tuple[Outbound, Listen, Callable[[], Vitals]]
 
 
 @asynccontextmanager
 async def open_platform(
-    settings: MatrixSettings, prefix: str, store: Database, clock: Clock
-) -> AsyncIterator[tuple[Outbound, Listen]]:
+    settings: MatrixSettings, prefix: str, store: Database, clock: Clock, access: Access
+) -> AsyncIterator[Opened]:
     """The account, taken up where it was. Raises ConfigError, also through the listener."""
     secret = settings.store_secret.get_secret_value()
     try:
         async with open_account(settings.homeserver, settings.user, settings.store, secret) as client:
-            adapter = MatrixAdapter(client, settings, store, clock, prefix=prefix)
+            adapter = MatrixAdapter(client, settings, store, clock, prefix=prefix, access=access)
 
             async def listen(core: Core) -> None:
                 try:
@@ -38,6 +41,6 @@ async def open_platform(
                 except (IdentityRefused, SeedsUnusable) as error:
                     raise ConfigError(str(error)) from error
 
-            yield adapter.port, listen
+            yield adapter.port, listen, adapter.vitals
     except NotLoggedIn as error:
         raise ConfigError(str(error)) from error

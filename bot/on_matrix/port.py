@@ -10,21 +10,36 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Literal
+
+import msgspec
 
 from bot.clock import Clock
 from bot.config.platforms import MatrixSettings
-from bot.on_matrix.calls import SIGNS
+from bot.on_matrix.calls import HOW, SIGNS
 from bot.on_matrix.fields import Object
-from bot.on_matrix.files import file_content
+from bot.on_matrix.files import file_content, largest_upload, read_file
 from bot.on_matrix.sending import Sending
-from bot.on_matrix.telling import where_to_tell
+from bot.on_matrix.telling import is_between, where_to_tell
 from bot.on_matrix.wire import room_path
 from bot.pacer import Pacer, Skipped
 from bot.pacing import AccountPace, Priority
 from bot.rendering.matrix_content import BUDGET_BYTES, Kind, edit_content, measure, post_content
 from bot.rendering.preview import MARK
-from bot.words import Inbound, Limited, Limits, Post, Refused, SendError, Unreachable, Where
+from bot.words import (
+    Attached,
+    File,
+    Inbound,
+    Limited,
+    Limits,
+    Post,
+    Refused,
+    SendError,
+    Unreachable,
+    Where,
+)
 from swarm.background import finish
 
 logger = logging.getLogger(__name__)
@@ -41,7 +56,7 @@ class MatrixPort:
     """See bot.outbound.Outbound."""
 
     def __init__(self, sending: Sending, settings: MatrixSettings, clock: Clock) -> None:
-        self.limits = Limits(BUDGET_BYTES)
+        self.limits = Limits(BUDGET_BYTES, controls=HOW)
         self._sending = sending
         self._wire = sending.wire
         self._settings = settings
@@ -53,6 +68,17 @@ class MatrixPort:
         """Our signs at messages that wait."""
         self._answers: OrderedDict[str, str] = OrderedDict()
         """What our messages are below of, by their ids."""
+
+    async def learn_limits(self) -> None:
+        """Ask the homeserver how large a file may be, as soon as it can be reached."""
+        await self._sending.is_ready.wait()
+        file_bytes = await largest_upload(self._wire)
+        self.limits = msgspec.structs.replace(self.limits, file_bytes=file_bytes)
+
+    @property
+    def whole_pacer(self) -> Pacer:
+        """The one of the account."""
+        return self._pacer
 
     def size(self, text: str) -> int:
         return measure(text)
@@ -100,7 +126,7 @@ class MatrixPort:
         else:
             await self._take_clock_away(where, event_id)
 
-    async def tell(self, inbound: Inbound, text: str) -> None:
+    async def tell(self, inbound: Inbound, text: str, file: File | None = None) -> None:
         place, sentence = where_to_tell(self._sending.rooms, inbound, text)
         if place == inbound.where.place:
             content = self._content(inbound.where, inbound.event_id, sentence, kind="m.notice")
@@ -109,9 +135,26 @@ class MatrixPort:
         digest = hashlib.sha256(f"{inbound.event_id}/{sentence}".encode(errors="replace")).hexdigest()
         key = f"tell-{digest[:KEY_LETTERS]}"
         try:
+            if file is not None and sentence == text:
+                hand_over = partial(self._hand_over, inbound, place, f"{key}-file", file)
+                await self._pacer.send(Priority.NOTICE, None, hand_over)
             await self._pacer.send(Priority.NOTICE, None, lambda: self._sending.message(place, content, key))
         except Skipped:
             return
+
+    async def write_to(self, person_id: str, text: str) -> None:
+        """See bot.outbound.Writes; we never open a room for it ourselves."""
+        room = self._sending.rooms.direct_with(person_id, must_encrypt=False)
+        if room is None:
+            raise Refused("there is no chat of two with that person")
+        content, key = post_content(text, kind="m.notice"), f"write-{secrets.token_hex(12)}"
+        with suppress(Skipped):
+            await self._pacer.send(
+                Priority.NOTICE, None, lambda: self._sending.message(room.room_id, content, key)
+            )
+
+    async def read(self, attached: Attached, most_bytes: int) -> bytes:
+        return await read_file(self._wire, attached.address, most_bytes)
 
     # --- what it is made of ----------------------------------------------------------------------------
 
@@ -167,6 +210,14 @@ class MatrixPort:
         content = await file_content(self._wire, *file, is_encrypted=is_encrypted)
         relation = self._content(where, reply_to, "").get("m.relates_to", {})
         await self._sending.message(where.place, content | {"m.relates_to": relation}, f"{key}-file")
+
+    async def _hand_over(self, inbound: Inbound, room_id: str, key: str, file: File) -> None:
+        """Send a person a file, if nobody but they and we are in the room at this moment."""
+        room = await self._sending.room(room_id)
+        if not is_between(room, inbound.author.external_id, self._wire.user_id):
+            raise Refused("a file is for one person, and there are others")
+        content = await file_content(self._wire, *file, is_encrypted=await self._sending.is_encrypted(room))
+        await self._sending.message(room_id, content, key)
 
     async def _react(self, room_id: str, event_id: str, sign: str) -> str:
         relation = {"rel_type": "m.annotation", "event_id": event_id, "key": sign}

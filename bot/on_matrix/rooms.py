@@ -28,20 +28,31 @@ class Room:
     creators: frozenset[str] = frozenset()
     is_ruled_by_creators: bool = False
     is_encrypted: bool = False
+    predecessor: str = ""
+    """The room that goes on here, as its creator says."""
+    successor: str = ""
+    """The room in which this one goes on, as its moderators say."""
     _levels: Object | None = None
 
     def fold(self, event: Object) -> None:
         """Take in a state event; whatever it is not is left out."""
         content = object_of(event.get("content"))
+        if event.get("type") == "m.room.member":
+            self._note_member(text_of(event.get("state_key")), content)
+        elif event.get("state_key") == "":
+            self._fold_own(event, content)
+
+    def _fold_own(self, event: Object, content: Object) -> None:
+        """Take in what is said of the room itself."""
         match event.get("type"):
-            case "m.room.member":
-                self._note_member(text_of(event.get("state_key")), content)
             case "m.room.create":
                 self._note_creation(text_of(event.get("sender")), content)
             case "m.room.power_levels":
                 self._levels = content
             case "m.room.encryption":
                 self.is_encrypted = True  # for ever, whatever comes later
+            case "m.room.tombstone":
+                self.successor = text_of(content.get("replacement_room"))
 
     def name_of(self, user_id: str) -> str:
         """What people read as the name of somebody."""
@@ -83,6 +94,7 @@ class Room:
         self.is_ruled_by_creators = number_of(version) >= CREATORS_RULE_SINCE or version in CREATORS_RULE
         more = map(text_of, list_of(content.get("additional_creators")))
         first = sender or text_of(content.get("creator"))
+        self.predecessor = text_of(object_of(content.get("predecessor")).get("room_id"))
         self.creators = frozenset(filter(None, (first, *(more if self.is_ruled_by_creators else ()))))
 
 
@@ -115,7 +127,19 @@ class Rooms:
         """We are in no other rooms than these."""
         self._rooms = {room_id: room for room_id, room in self._rooms.items() if room_id in room_ids}
 
-    def direct_with(self, user_id: str) -> Room | None:
-        """A room in which nobody is but somebody and we."""
+    def is_replaced(self, room: Room) -> bool:
+        """It goes on in another one, in which we are too."""
+        return room.successor != room.room_id and room.successor in self._rooms
+
+    def going_on_in(self, room: Room) -> Room | None:
+        """The room of ours that goes on in this one, if both say so."""
+        old = self._rooms.get(room.predecessor)
+        return old if old is not None and old.successor == room.room_id != old.room_id else None
+
+    def direct_with(self, user_id: str, *, must_encrypt: bool = False) -> Room | None:
+        """A room in which nobody is but somebody and we; an encrypted one if possible, or if it must be."""
         both = {user_id, self.own_id}
-        return next((room for room in self._rooms.values() if room.joined == both and not room.invited), None)
+        alone = [room for room in self._rooms.values() if room.joined == both and not room.invited]
+        found = [room for room in alone if not self.is_replaced(room)]
+        sealed = [room for room in found if room.is_encrypted]
+        return next(iter(sealed if sealed or must_encrypt else found), None)

@@ -6,6 +6,7 @@ The library tries again by itself where it is limited, unless it is told not to 
 
 import asyncio
 import logging
+from collections import defaultdict
 
 import aiohttp
 import msgspec
@@ -20,6 +21,8 @@ from nio import (
 )
 
 from bot.on_matrix.fields import Object, object_of
+from bot.on_matrix.room_keys import RoomKeys
+from bot.on_matrix.wire import LOGGED_OUT_CODES, LoggedOut
 from bot.words import Limited, Refused, SendError, Unreachable
 
 logger = logging.getLogger(__name__)
@@ -32,11 +35,13 @@ class Sealer:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._one_at_a_time = asyncio.Lock()  # the library fails if two share a room's key at once
+        self._keys = RoomKeys(client)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """For each room: its key is shared by one at a time."""
 
     async def seal(self, room_id: str, kind: str, content: Object) -> Object:
         """Encrypt an event for all who are in a room. Raises Refused, Limited or Unreachable."""
-        async with self._one_at_a_time:
+        async with self._locks[room_id]:
             try:
                 async with asyncio.timeout(WITHIN_S):
                     await self._share(room_id)
@@ -45,8 +50,6 @@ class Sealer:
                 raise Unreachable(f"keys cannot be shared: {type(error).__name__}") from error
             except EncryptionError as error:
                 raise Refused(f"a message cannot be encrypted: {type(error).__name__}") from error
-            finally:
-                self._client.sharing_session.pop(room_id, None)  # the library leaves it after a failure
         return dict(sealed)
 
     async def _share(self, room_id: str) -> None:
@@ -59,9 +62,9 @@ class Sealer:
             _check(await client.joined_members(room_id))
         client.olm.update_tracked_users(room)
         if client.should_query_keys:
-            _check(await client.keys_query())
+            await self._keys.ask_for_devices()
         if client.olm.should_share_group_session(room_id):
-            _check(await client.share_group_session(room_id, ignore_unverified_devices=True))
+            await self._keys.hand_out(room)
 
     async def take_in(self, answer: Object) -> None:
         """Let the library see what a sync was answered: keys, members, devices."""
@@ -81,9 +84,9 @@ class Sealer:
                 if client.should_upload_keys:
                     _check(await client.keys_upload())
                 if client.should_query_keys:
-                    _check(await client.keys_query())
+                    await self._keys.ask_for_devices()
                 if client.should_claim_keys:
-                    _check(await client.keys_claim(client.get_users_for_key_claiming()))
+                    await self._keys.open_channels(client.get_users_for_key_claiming())
                 await client.send_to_device_messages()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unreachable(f"keys cannot be kept: {type(error).__name__}") from error
@@ -115,4 +118,6 @@ def _check(answer: object) -> None:
 def _error_of(answer: ErrorResponse) -> SendError:
     if answer.status_code == "M_LIMIT_EXCEEDED":
         return Limited((answer.retry_after_ms or 1000) / 1000)
+    if answer.status_code in LOGGED_OUT_CODES:
+        return LoggedOut("the homeserver does not know us any more; log in anew")
     return Unreachable(f"keys cannot be shared: {str(answer.status_code)[:60]!r}")

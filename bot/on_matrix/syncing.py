@@ -159,9 +159,16 @@ class SyncLoop:
         for event in (*state, *(events if self._token is None else ())):
             if "state_key" in event:
                 room.fold(event)
+        said = [] if self._token is None else await self._said(room, timeline, events)
+        await self._parts.sending.take_over(room)
         await self._parts.sending.remember_encrypted(room)
-        if self._token is None:
-            return
+        readable = [self._parts.unread.read(room, event) for event in said]
+        await self._parts.translator.hear(room, readable, heard)
+        await self._parts.sending.remember_encrypted(room)
+        self._follow(room, said)
+
+    async def _said(self, room: Room, timeline: Object, events: list[Object]) -> list[Object]:
+        """What happened in a room since we have read it, or came to it; what was before is only folded."""
         if timeline.get("limited") is True and _our_join(events, self._rooms.own_id) is None:
             events = [*await self._gap(room, text_of(timeline.get("prev_batch"), 10_000)), *events]
         joined_at = _our_join(events, self._rooms.own_id)
@@ -169,17 +176,13 @@ class SyncLoop:
         for event in events[: len(events) - len(said)]:
             if "state_key" in event:
                 room.fold(event)
-        readable = [self._parts.unread.read(room, event) for event in said]
-        await self._parts.translator.hear(room, readable, heard)
-        await self._parts.sending.remember_encrypted(room)
-        self._follow(said)
+        return said
 
-    def _follow(self, events: Sequence[Object]) -> None:
+    def _follow(self, room: Room, events: Sequence[Object]) -> None:
         """A room may have said that it goes on elsewhere."""
         for event in events:
             if event.get("type") == "m.room.tombstone" and event.get("state_key") == "":
-                successor = text_of(object_of(event.get("content")).get("replacement_room"))
-                self._parts.invitations.note_successor(successor, server_of(text_of(event.get("sender"))))
+                self._parts.invitations.note_successor(room, server_of(text_of(event.get("sender"))))
 
     async def _gap(self, room: Room, start: str) -> list[Object]:
         """What happened between the token and `start`, oldest first; of a long gap only its end."""

@@ -7,23 +7,28 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from bot.access import Access
 from bot.clock import Clock
 from bot.commands.registry import Mistake
 from bot.config.platforms import MatrixSettings
 from bot.on_matrix.calls import read_call, read_reaction
 from bot.on_matrix.fields import Object, number_of, text_of
 from bot.on_matrix.memory import PLATFORM, find_below, is_ours
-from bot.on_matrix.messages import Message, read_message
-from bot.on_matrix.people import is_among
+from bot.on_matrix.messages import Message, read_deletion, read_message
+from bot.on_matrix.people import is_among, server_of
 from bot.on_matrix.rooms import Room
 from bot.words import Author, Call, Inbound, Where
 from storage.database import Database
 from storage.errors import StorageError
 from storage.inbox import Event
+from storage.messages import is_known
+from storage.rate import Rate, TokenBuckets
 
 logger = logging.getLogger(__name__)
 
 MAX_RECENT = 1000
+CORRECTIONS = Rate(burst=5, interval_ms=10_000)
+"""Of each person: all people share the few events that we may send."""
 EMPTY = "Yes? Ask me something, or see `{prefix}help`."
 
 
@@ -44,13 +49,21 @@ class Translator:
     """Reads the events of rooms. What it knows of conversations is in the store."""
 
     def __init__(
-        self, own_id: str, settings: MatrixSettings, prefix: str, store: Database, clock: Clock
+        self,
+        own_id: str,
+        settings: MatrixSettings,
+        prefix: str,
+        store: Database,
+        clock: Clock,
+        access: Access | None = None,
     ) -> None:
         self._own_id = own_id
         self._settings = settings
         self._prefix = prefix
         self._store = store
         self._clock = clock
+        self._access = access or Access(clock)
+        self._corrections = TokenBuckets(CORRECTIONS)
         self._recent: OrderedDict[tuple[str, str], None] = OrderedDict()
         """Threads that our answers will begin; the store does not know the newest ones yet."""
 
@@ -72,6 +85,9 @@ class Translator:
             logger.exception("event %s cannot be taken in", text_of(event.get("event_id")))
 
     async def _hear_one(self, room: Room, event: Object, heard: Heard) -> None:
+        if deleted := read_deletion(event):
+            await self._hear_deletion(room, event, deleted, heard)
+            return
         if not self._may(room, text_of(event.get("sender"))):
             return
         reaction = read_reaction(event)
@@ -86,19 +102,25 @@ class Translator:
     def _may(self, room: Room, sender: str) -> bool:
         """May somebody use us here?"""
         settings = self._settings
+        said_of_person = self._access.rule_for(PLATFORM, (sender, server_of(sender)))
+        said_of_room = self._access.rule_for(PLATFORM, (room.room_id,))
         if sender in ("", self._own_id) or room.room_id in settings.denied_rooms:
             return False
-        if settings.allowed_rooms and room.room_id not in settings.allowed_rooms:
+        if False in (said_of_person, said_of_room) or self._access.is_silenced(PLATFORM, sender):
+            return False
+        if settings.allowed_rooms and room.room_id not in settings.allowed_rooms and not said_of_room:
             return False
         if room.is_direct() and not settings.direct_messages:
             return False
         if is_among(sender, settings.denied_users):
             return False
-        return not settings.allowed_users or is_among(sender, settings.allowed_users)
+        return bool(said_of_person) or not settings.allowed_users or is_among(sender, settings.allowed_users)
 
     async def _is_for_us(self, room: Room, message: Message) -> bool:
         if message.is_mention or (room.room_id, message.root) in self._recent:
             return True
+        if self._access.habits.is_on("always", PLATFORM, room.room_id):
+            return not message.is_for_all
         if not (message.root or message.reply_to):
             return False
         return await self._store.write(
@@ -109,25 +131,36 @@ class Translator:
         """What was said to us: a command, or what is to be answered."""
         if self._hear_call(room, message, heard, is_for_us=True):
             return
-        if not message.text:
-            heard.told.append((self._inbound(room, message), EMPTY.format(prefix=self._prefix)))
+        if not message.text and not message.files:
+            self._correct(room, message, heard, EMPTY.format(prefix=self._prefix))
             return
         self._note_thread(room, message)
         heard.keep(self._inbound(room, message))
 
     def _hear_call(self, room: Room, message: Message, heard: Heard, *, is_for_us: bool) -> bool:
         """Take a command in; False if it is none."""
-        call = read_call(message.text, self._prefix, is_for_us=is_for_us, is_mention=message.is_mention)
+        call = read_call(
+            message.text,
+            self._prefix,
+            is_for_us=is_for_us,
+            is_mention=message.is_mention,
+            is_admin=self._access.is_admin(message.sender),
+        )
         if call is None:
             return False
         if isinstance(call, Mistake):
-            heard.told.append((self._inbound(room, message), call.sentence))
+            self._correct(room, message, heard, call.sentence)
         elif call.command == "ask":
             self._note_thread(room, message)
             heard.keep(msgspec.structs.replace(self._inbound(room, message), text=call.arguments["text"]))
         else:
             heard.keep(msgspec.structs.replace(self._inbound(room, message), text="", call=call))
         return True
+
+    def _correct(self, room: Room, message: Message, heard: Heard, sentence: str) -> None:
+        """Have somebody told what to write instead, unless that was said to them too often just now."""
+        if not self._corrections.take(message.sender, self._clock.now_ms()):
+            heard.told.append((self._inbound(room, message), sentence))
 
     async def _hear_sign(self, room: Room, event: Object, reaction: tuple[str, str], heard: Heard) -> None:
         """A sign under an answer of ours is a command about it."""
@@ -142,12 +175,31 @@ class Translator:
         author = self._author(room, text_of(event.get("sender")))
         heard.keep(Inbound(event_id, where, author, "", sent_ms, target, Call(command)))
 
+    async def _hear_deletion(self, room: Room, event: Object, deleted: str, heard: Heard) -> None:
+        """Somebody, who may do so, has taken a message back; whoever it is, we obey."""
+        event_id, sender = text_of(event.get("event_id")), text_of(event.get("sender"))
+        is_new = any(each.event_id == deleted for each in heard.events)
+        if not event_id or sender in ("", self._own_id):
+            return
+        if is_new or await self._store.read(is_known, PLATFORM, room.room_id, deleted):
+            where = Where(PLATFORM, room.room_id, "group")
+            author = self._author(room, sender)
+            heard.keep(Inbound(event_id, where, author, "", self._clock.now_ms(), deleted=deleted))
+
     def _inbound(self, room: Room, message: Message) -> Inbound:
         # A thread is a conversation of its own in a chat of two as well.
         is_direct = room.is_direct() and not message.root
         where = Where(PLATFORM, room.room_id, "direct" if is_direct else "group", message.root)
         author = self._author(room, message.sender)
-        return Inbound(message.event_id, where, author, message.text, message.sent_ms, message.reply_to)
+        return Inbound(
+            message.event_id,
+            where,
+            author,
+            message.text,
+            message.sent_ms,
+            message.reply_to,
+            files=message.files,
+        )
 
     def _author(self, room: Room, user_id: str) -> Author:
         return Author(user_id, room.name_of(user_id), room.is_moderator(user_id))

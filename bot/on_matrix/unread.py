@@ -9,6 +9,7 @@ import msgspec
 from bot.clock import Clock
 from bot.on_matrix.fields import Object, object_of, text_of
 from bot.on_matrix.memory import PLATFORM, is_ours
+from bot.on_matrix.messages import read_deletion
 from bot.on_matrix.rooms import Room, Rooms
 from bot.on_matrix.sealing import Sealer
 from bot.on_matrix.translating import Heard, Translator
@@ -47,6 +48,8 @@ class Unread:
     ) -> None:
         self.tell = tell
         self.patience_s = PATIENCE_S
+        self.num_failures = 0
+        """Events that could not be read when they came."""
         self._rooms = rooms
         self._sealer = sealer
         self._translator = translator
@@ -58,6 +61,7 @@ class Unread:
 
     def read(self, room: Room, event: Object) -> Object:
         """The event as it was before it was encrypted, if that can be read; otherwise it waits."""
+        self._waiting.pop(read_deletion(event), None)
         if event.get("type") != "m.room.encrypted" or "state_key" in event:
             return event
         opened = self._open(room.room_id, event)
@@ -65,6 +69,7 @@ class Unread:
             return opened
         event_id, sender = text_of(event.get("event_id")), text_of(event.get("sender"))
         if event_id and sender != self._rooms.own_id and object_of(event.get("content")):
+            self.num_failures += 1
             self._waiting[event_id] = _Waiter(room.room_id, event, self._until_ms())
             if len(self._waiting) > MAX_WAITING:
                 self._waiting.popitem(last=False)

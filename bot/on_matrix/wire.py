@@ -21,10 +21,12 @@ WITHIN_S = 30.0
 MAX_ANSWER_BYTES = 4 << 20
 MAX_RETRY_AFTER_S = 3600.0
 READ_BYTES = 1 << 16
+LOGGED_OUT_CODES = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN")
+OPAQUE = "application/octet-stream"
 
 
-class LoggedOut(Refused):
-    """The homeserver does not know our access token any more."""
+class LoggedOut(Unreachable):
+    """The homeserver does not know our access token any more; what is to be sent waits for another one."""
 
 
 class _Refusal(msgspec.Struct):
@@ -62,6 +64,10 @@ class Wire:
         )
         return _read(status, answer)
 
+    async def look_up(self, path: str) -> Object:
+        """What the homeserver answers at a whole path. Raises what `ask` raises."""
+        return _read(*await self._send("GET", path, b"", "application/json", WITHIN_S, MAX_ANSWER_BYTES))
+
     async def upload(self, name: str, content: bytes, kind: str) -> str:
         """Give the homeserver a file; returns its address there. Raises what `ask` raises."""
         path = f"/_matrix/media/v3/upload?{urlencode({'filename': name})}"
@@ -70,6 +76,14 @@ class Wire:
         if not isinstance(address, str):
             raise Unreachable("the homeserver did not say where the file is")
         return address
+
+    async def download(self, server: str, media_id: str, most_bytes: int, within_s: float) -> bytes:
+        """A file that the homeserver has, or has from another. Raises TooLarge, and what `ask` raises."""
+        path = f"/_matrix/client/v1/media/download/{quote(server, safe='')}/{quote(media_id, safe='')}"
+        status, content = await self._send("GET", path, b"", OPAQUE, within_s, most_bytes)
+        if status != 200:
+            raise error_of(status, content)
+        return content
 
     async def put_event(self, room_id: str, kind: str, content: Object, transaction: str) -> str:
         """Send an event; the same transaction again gives the same event. Returns its id."""
@@ -100,6 +114,10 @@ class NotFound(Refused):
     """There is no such thing, or not for us."""
 
 
+class TooLong(Unreachable):
+    """There was more in an answer than we read."""
+
+
 class Malformed(Refused):
     """What we asked makes no sense to the homeserver, such as a token that it does not know."""
 
@@ -119,7 +137,7 @@ async def _body(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     while chunk := await answer.content.read(READ_BYTES):
         body += chunk
         if len(body) > most_bytes:
-            raise Unreachable("the homeserver's answer is too long")
+            raise TooLong("the homeserver's answer is too long")
     return bytes(body)
 
 
@@ -142,13 +160,13 @@ def error_of(status: int, body: bytes) -> SendError:
     named = f"{status} {refusal.errcode[:60]!r}"
     if status == 429 or refusal.errcode == "M_LIMIT_EXCEEDED":
         return Limited(min(max(refusal.retry_after_ms / 1000, 0.0), MAX_RETRY_AFTER_S))
-    if refusal.errcode in ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN"):
+    if refusal.errcode in LOGGED_OUT_CODES:
         return LoggedOut(f"the homeserver does not know us any more: {named}; log in anew")
     if status == 404 or refusal.errcode == "M_NOT_FOUND":
         return NotFound(f"the homeserver has no such thing: {named}")
     if status == 400:
         return Malformed(f"the homeserver does not understand it: {named}")
-    if 400 < status < 500 and status != 408:
+    if 400 < status < 500 and status != 408 and refusal.errcode != "M_USER_LOCKED":
         return Refused(f"the homeserver refused it: {named}")
     return Unreachable(f"the homeserver answered {named}")
 

@@ -47,7 +47,7 @@ class Part:
 
 def utf16_units(text: str) -> int:
     """How Discord counts: letters outside the basic plane, as most emoji, are two."""
-    return len(text) + sum(letter > "\uffff" for letter in text)
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def split(text: str, limit: int, measure: Measure = len) -> list[Part]:
@@ -85,9 +85,10 @@ class _Cutter:
     def part_from(self, start: int) -> Part:
         """The part that begins at `start`."""
         opening = self._opening(start)
-        whole = self._part(opening, start, len(self._text))
-        if self._fits(whole.text):
-            return whole
+        if self._fits(opening + self._text[start:]):
+            whole = self._part(opening, start, len(self._text))
+            if self._fits(whole.text):
+                return whole
         most = self._most(opening, start)
         for end in chain(self._good_ends(start, most), self._any_ends(opening, start, most)):
             part = self._part(opening, start, end)

@@ -9,14 +9,18 @@ import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 
 from bot.brain import Event
 from bot.clock import Clock
+from bot.measures import Measures
+from bot.sessions.forking import LEAST_SHARED_TOKENS, best_parent, num_shared
 from bot.sessions.holder import Holder
+from bot.sessions.personas import Personas
+from bot.sessions.states import TOLD_TOKENS, Broken, state_of
+from bot.sessions.tickets import Tickets
+from bot.survey import SessionState
 from storage.database import Database
-from storage.errors import StorageError
-from storage.live_sessions import LiveSession, drop_session, keep_session, kept_session
+from storage.live_sessions import LiveSession
 from swarm.background import RunningGroup, finish
 from swarm.client import SwarmModel
 from swarm.errors import LocalProtocolError, SwarmError
@@ -26,10 +30,6 @@ logger = logging.getLogger(__name__)
 
 KEEP_S = 5.0
 LOOK_S = 15.0
-LEAST_SHARED_TOKENS = 16
-"""To fork for fewer costs more than to tell them again."""
-TOLD_TOKENS = 256
-"""Restoring so much takes long enough to be worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +45,50 @@ class Limits:
 class SessionPool:
     """The sessions of one model. Its holders run in `group`."""
 
-    def __init__(
-        self, model: SwarmModel, store: Database, clock: Clock, group: RunningGroup, limits: Limits
+    def __init__(  # what it works with, and who is told
+        self,
+        model: SwarmModel,
+        store: Database,
+        clock: Clock,
+        group: RunningGroup,
+        limits: Limits,
+        measures: Measures,
     ) -> None:
         self._model = model
-        self._store = store
         self._clock = clock
         self._group = group
         self._limits = limits
+        self._measures = measures
         self._holders: dict[Hashable, Holder] = {}
+        self.personas = Personas(self._holders, self._hold, model.session, group, limits.personas)
+        self._tickets = Tickets(store, clock, model.checkpoint.fingerprint, limits.lease_ms)
+        self._starved: set[int] = set()
+        """Conversations that wait because no server has room for them."""
+        self._broken = Broken()
 
     @property
     def num_live(self) -> int:
         """Sessions that are open."""
         return len(self._holders)
 
-    def state_of(self, conversation_id: int) -> str:
-        """`live`, or "" if it is not."""
-        return "live" if conversation_id in self._holders else ""
+    @property
+    def is_short_of_room(self) -> bool:
+        """Somebody waits because no server has room."""
+        return bool(self._starved)
+
+    @property
+    def num_rebuilding(self) -> int:
+        """Those of them that servers are being told again."""
+        return sum(state_of(holder.session).kind == "rebuilding" for holder in self._holders.values())
+
+    def find(self, conversation_id: int) -> SessionState | None:
+        """How a session is that is open, or broke when it was last used; None if there is none."""
+        holder = self._holders.get(conversation_id)
+        return self._broken.state_of(conversation_id) if holder is None else state_of(holder.session)
+
+    def is_open(self, conversation_id: int) -> bool:
+        """Tell whether the conversation's session is open."""
+        return conversation_id in self._holders
 
     @asynccontextmanager
     async def session(
@@ -72,17 +98,19 @@ class SessionPool:
         async with AsyncExitStack() as stack:
             holder = await self._locked(stack, conversation_id, ids, on_event)
             session = await self._opened(conversation_id, holder)
-            session.on_notice = lambda notice: _pass_on(notice, on_event)
+            self._broken.forget(conversation_id)
+            session.on_notice = lambda notice: self._pass_on(conversation_id, notice, on_event)
             try:
                 yield session
             except SwarmError:
                 await finish(self._drop(conversation_id), KEEP_S)
+                self._broken.note(conversation_id)
                 raise
             finally:
                 session.on_notice = lambda notice: None
                 holder.last_used_s = self._clock.now_s()
-                if holder.session is not None:
-                    await finish(self._keep(conversation_id, holder.session), KEEP_S)
+                self._starved.discard(conversation_id)
+                await finish(self._rest(conversation_id, holder), KEEP_S)
 
     async def _locked(
         self,
@@ -103,18 +131,6 @@ class SessionPool:
         """Close a conversation's session, here and on its servers: what it knows is not to be kept."""
         await self._drop(conversation_id)
 
-    async def prefill(self, ids: Sequence[int]) -> None:
-        """Have a session that knows a persona's instructions, for others to fork. Raises SwarmError."""
-        key = ("persona", tuple(ids))
-        if key in self._holders:
-            return
-        personas = [each for each in self._holders if isinstance(each, tuple)]
-        for old in personas[: max(0, len(personas) - self._limits.personas + 1)]:
-            await self._holders.pop(old).let_go(keep=False)
-        holder = self._hold(key, self._model.session())
-        async with holder.lock:
-            await (await self._opened(key, holder)).feed(ids)
-
     async def park_forever(self) -> None:
         """Put sessions away that nobody has used for a while; their servers keep them for their lease."""
         while True:
@@ -126,25 +142,29 @@ class SessionPool:
 
     async def close(self) -> None:
         """Put all sessions away."""
-        for key in tuple(self._holders):
-            await self._put_away(key)
+        for key, holder in tuple(self._holders.items()):
+            await self._let_go(key, holder)
 
     # --- opening ---------------------------------------------------------------------------------------
 
     async def _open(
         self, conversation_id: int, ids: Sequence[int], on_event: Callable[[Event], None]
     ) -> Holder:
-        kept = await self._store.read(kept_session, conversation_id)
+        kept = await self._tickets.find(conversation_id)
         await self._make_room()
         if conversation_id in self._holders:  # somebody else was faster
             return self._holders[conversation_id]
-        if kept is not None and self._may_attach(kept):
+        if kept is not None and self._tickets.is_good(kept):
             holder = self._hold(conversation_id, self._attached(conversation_id, kept))
             if await self._is_attached(conversation_id, holder):
                 return holder
+        if kept is None:
+            await self._wake_parent(conversation_id, ids)
         forked = self._forked(conversation_id, ids)
         if forked is not None:
             return self._hold(conversation_id, forked)
+        if kept is not None or self._broken.state_of(conversation_id) is not None:
+            self._measures.session_rebuilt("parked" if kept is not None else "lost")
         if len(ids) >= TOLD_TOKENS:
             on_event(Event("restoring", num_tokens=len(ids)))
         return self._hold(conversation_id, self._model.session(save_ticket=self._saver(conversation_id)))
@@ -155,11 +175,6 @@ class SessionPool:
         return self._model.session(
             ticket=kept.ticket, ids=kept.ids, save_ticket=self._saver(conversation_id, kept.ids)
         )
-
-    def _may_attach(self, kept: LiveSession) -> bool:
-        """The servers still hold it, and it is one of this model."""
-        is_ours = kept.fingerprint == self._model.checkpoint.fingerprint
-        return is_ours and kept.lease_until_ms > self._clock.now_ms()
 
     async def _is_attached(self, conversation_id: int, holder: Holder) -> bool:
         """Tell whether a ticket fits; one that does not is thrown away: all is told anew then."""
@@ -174,19 +189,31 @@ class SessionPool:
             raise
         return True
 
+    async def _wake_parent(self, conversation_id: int, ids: Sequence[int]) -> None:
+        """Attach to the session of the conversation that this one goes on from, if it is detached."""
+        kept = await self._tickets.find_of_parent(conversation_id)
+        if kept is None or kept.conversation_id in self._holders or not self._tickets.is_good(kept):
+            return
+        if num_shared(list(kept.ids), list(ids)) < LEAST_SHARED_TOKENS:
+            return
+        await self._make_room()
+        if kept.conversation_id not in self._holders:
+            holder = self._hold(kept.conversation_id, self._attached(kept.conversation_id, kept))
+            if await self._is_attached(kept.conversation_id, holder):
+                async with holder.lock:
+                    await (await holder.opened()).feed([])  # its servers are known then, and can fork it
+
     def _forked(
         self, conversation_id: int, ids: Sequence[int]
     ) -> AbstractAsyncContextManager[InferenceSession] | None:
         """A fork of the session that knows most of `ids`, if any knows enough."""
-        known = [
-            (holder.session.forkable(_num_shared(holder.session.ids, ids[:-1])), holder.session)
-            for holder in self._holders.values()
-            if holder.is_idle and holder.session is not None
-        ]
-        shared, parent = max(known, key=lambda each: each[0], default=(0, None))
-        if parent is None or shared < LEAST_SHARED_TOKENS:
+        found = best_parent(self._holders.values(), ids)
+        if found is None:
             return None
-        return parent.fork(shared, save_ticket=self._saver(conversation_id, ids[:shared]))
+        parent, shared = found
+        assert parent.session is not None
+        parent.last_used_s = self._clock.now_s()
+        return parent.session.fork(shared, save_ticket=self._saver(conversation_id, ids[:shared]))
 
     def _hold(self, key: Hashable, opening: AbstractAsyncContextManager[InferenceSession]) -> Holder:
         holder = self._holders[key] = Holder(self._clock.now_s())
@@ -200,30 +227,22 @@ class SessionPool:
             self._holders.pop(key, None)
             raise
 
-    # --- keeping ---------------------------------------------------------------------------------------
-
     def _saver(self, conversation_id: int, known: Sequence[int] = ()) -> Callable[[bytes], None]:
-        """Writes a ticket down before its epoch is used; `known` are the ids before the session is open."""
-
-        def save(ticket: bytes) -> None:
+        def session() -> InferenceSession | None:
             holder = self._holders.get(conversation_id)
-            session = holder.session if holder is not None else None
-            ids = session.ids if session is not None else known
-            self._store.write_now(keep_session, self._live(conversation_id, ticket, ids))
+            return holder.session if holder is not None else None
 
-        return save
+        return self._tickets.saver(conversation_id, session, known)
 
-    async def _keep(self, conversation_id: int, session: InferenceSession) -> None:
-        """Note the newest ticket. Without it only time is lost."""
-        live = self._live(conversation_id, session.ticket(), session.ids)
-        try:
-            await self._store.write(keep_session, live)
-        except StorageError as error:
-            logger.warning("the ticket of conversation %s is not kept: %s", conversation_id, error)
+    # --- telling ---------------------------------------------------------------------------------------
 
-    def _live(self, conversation_id: int, ticket: bytes, ids: Sequence[int]) -> LiveSession:
-        until_ms = self._clock.now_ms() + self._limits.lease_ms
-        return LiveSession(conversation_id, self._model.checkpoint.fingerprint, ticket, ids, until_ms)
+    def _pass_on(self, conversation_id: int, notice: Notice, on_event: Callable[[Event], None]) -> None:
+        if notice.kind == "lost":
+            self._measures.session_rebuilt("lost")
+        elif notice.kind == "busy":
+            self._starved.add(conversation_id)
+            self._group.create_task(self._let_go_of_idle())
+        on_event(Event(notice.kind, pause_s=notice.pause_s, peers=notice.peers))
 
     # --- letting go --------------------------------------------------------------------------------------
 
@@ -237,24 +256,36 @@ class SessionPool:
         if len(self._holders) >= self._limits.live and idle:
             await self._put_away(min(idle)[1])
 
+    async def _let_go_of_idle(self) -> None:
+        """Let others have the room of sessions that nobody uses now: their servers drop those first."""
+        for key, holder in tuple(self._holders.items()):
+            if isinstance(key, int) and holder.is_idle and self._holders.get(key) is holder:
+                await self._put_away(key)
+
+    async def _rest(self, conversation_id: int, holder: Holder) -> None:
+        """A turn has ended: its session waits for the next one, unless others wait for its room."""
+        if self._starved and self._holders.get(conversation_id) is holder:
+            await self._let_go(conversation_id, holder)
+        elif holder.session is not None:
+            await self._tickets.keep(conversation_id, holder.session)
+
     async def _put_away(self, key: Hashable) -> None:
-        holder = self._holders.pop(key)
+        """Let go of a session that nobody uses; who wants it meanwhile waits, and attaches to it then."""
+        holder = self._holders.get(key)
+        if holder is not None:
+            async with holder.lock:
+                await self._let_go(key, holder)
+
+    async def _let_go(self, key: Hashable, holder: Holder) -> None:
         session = holder.session
         if isinstance(key, int) and session is not None:
-            await self._keep(key, session)
+            await self._tickets.keep(key, session)
         await holder.let_go(keep=isinstance(key, int))
+        if self._holders.get(key) is holder:
+            del self._holders[key]
 
     async def _drop(self, conversation_id: int) -> None:
         holder = self._holders.pop(conversation_id, None)
         if holder is not None:
             await holder.let_go(keep=False)
-        await self._store.write(drop_session, conversation_id)
-
-
-def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-
-
-def _pass_on(notice: Notice, on_event: Callable[[Event], None]) -> None:
-    on_event(Event(notice.kind, pause_s=notice.pause_s, peers=notice.peers))
+        await self._tickets.drop(conversation_id)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
-from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +22,6 @@ class Adapter:
     """Whether the family's blocks return (hidden, ...) and not hidden states alone."""
     stock_attention: str = "eager"
     """Which of transformers' implementations is the family's own."""
-    kv_share: Callable[[PretrainedConfig], float] = lambda config: 1.0
-    """How much of the keys and values that stock blocks keep is kept here."""
 
 
 def find_adapter(model_type: str) -> Adapter | None:

@@ -89,11 +89,4 @@ def _restore(block: nn.Module) -> None:
     block.self_attention = ragged.stock
 
 
-def _kv_share(config: PretrainedConfig) -> float:
-    kept_by_stock = 1 if config.multi_query and not config.new_decoder_architecture else None
-    return _kv_heads(config) / (kept_by_stock or config.num_attention_heads)
-
-
-ADAPTER = Adapter(
-    adapt=_adapt, restore=_restore, returns_tuple=True, stock_attention="sdpa", kv_share=_kv_share
-)
+ADAPTER = Adapter(adapt=_adapt, restore=_restore, returns_tuple=True, stock_attention="sdpa")

@@ -10,6 +10,9 @@ checkpoint    config, fingerprint, tensor names, and reading tensors by name
 progress      sentences for a person who waits
 prequantized  matrices that are stored in int8 or nf4 of bitsandbytes
 skeleton      the family's model without weights, and where its blocks are
+matrices      which weights of a block are matrices, for quantization
+block_sizes   what a block takes in memory, in any dtype and quantization
+fitting       how many of them fit; pure
 conversion    names and layouts of a checkpoint -> those of the modules, by transformers' own rules
 
 Importing this package imports neither torch nor transformers: both come with the first call that needs them.

@@ -125,13 +125,18 @@ def picture(report: Report, servers: Sequence[ServerRecord], look: Look) -> list
 
 
 def _counts(report: Report, axis: "Axis", look: Look) -> str:
-    letters, previous = [], -1
+    counts = count_letters(report, axis)
+    return "".join(look.paint(it, "red") if it == "0" else it for it in counts).rstrip()
+
+
+def count_letters(report: Report, axis: "Axis") -> str:
+    """How many usable servers each block has, a letter for every column; of several blocks the fewest."""
+    letters, previous = "", -1
     for start, stop in axis.cells:
         count = min(report.num_servers_by_block[start:stop])
-        letter = " " if axis.is_exact and start == previous else str(count) if count < 10 else "+"
-        letters.append(look.paint(letter, "red") if count == 0 else letter)
+        letters += " " if axis.is_exact and start == previous else str(count) if count < 10 else "+"
         previous = start
-    return "".join(letters).rstrip()
+    return letters
 
 
 @dataclass(frozen=True)

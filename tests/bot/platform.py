@@ -1,7 +1,7 @@
 """A platform in memory, and a model that says what it is told: the seams of the core."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,8 +12,22 @@ from bot.clock import Clock
 from bot.pacer import Pacer
 from bot.pacing import ChannelPace
 from bot.rendering.splitting import utf16_units
-from bot.words import Author, Call, Inbound, Limits, Post, SendError, Unreachable, Where
+from bot.words import (
+    Attached,
+    Author,
+    Call,
+    File,
+    Inbound,
+    Limits,
+    Post,
+    Refused,
+    SendError,
+    TooLarge,
+    Unreachable,
+    Where,
+)
 from storage.inbox import Event as Kept
+from tests.bot.surveys import FakeSurveys
 
 END = 1
 DIRECT = Where("fake", "dm", "direct")
@@ -44,6 +58,14 @@ class FakePort:
         self.limits = Limits(letters)
         self.messages: list[Shown] = []
         self.told: list[tuple[str, str]] = []
+        self.written: list[tuple[str, str]] = []
+        """To people who had not said anything just now."""
+        self.told_files: list[tuple[str, File]] = []
+        self.contents: dict[str, bytes | SendError] = {}
+        """What is in files that come with messages, by their addresses."""
+        self.num_read = 0
+        self.read_s = 0.0
+        """How long it takes to read one."""
         self.marks: list[tuple[str, str]] = []
         self.num_typing = 0
         self.failures: dict[str, list[SendError]] = {}
@@ -95,8 +117,25 @@ class FakePort:
     async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
         self.marks.append((event_id, mark))
 
-    async def tell(self, inbound: Inbound, text: str) -> None:
+    async def tell(self, inbound: Inbound, text: str, file: File | None = None) -> None:
+        self._fail("tell")
         self.told.append((inbound.author.external_id, text))
+        if file is not None:
+            self.told_files.append((inbound.author.external_id, file))
+
+    async def write_to(self, person_id: str, text: str) -> None:
+        self._fail("write_to")
+        self.written.append((person_id, text))
+
+    async def read(self, attached: Attached, most_bytes: int) -> bytes:
+        self.num_read += 1
+        await self._clock.sleep(self.read_s)
+        content = self.contents.get(attached.address, Refused("there is no such file"))
+        if isinstance(content, SendError):
+            raise content
+        if len(content) > most_bytes:
+            raise TooLarge("there is more")
+        return content
 
     @property
     def texts(self) -> list[str]:
@@ -138,7 +177,12 @@ class FakeWriting:
         self.finish = "end"
 
 
-class FakeBrain:
+@asynccontextmanager
+async def _room_for_all(on_event: Callable[[Event], None]) -> AsyncIterator[None]:
+    yield
+
+
+class FakeBrain(FakeSurveys):
     """A model whose tokens are letters; `answer` decides what it says, `errors` what goes wrong before."""
 
     name = "fake"
@@ -151,6 +195,8 @@ class FakeBrain:
         self.requests: list[Request] = []
         self.forgotten: list[int] = []
         self.token_s = token_s
+        self.room: Callable[[Callable[[Event], None]], AbstractAsyncContextManager[None]] = _room_for_all
+        """What an answer needs of the servers as long as it is written."""
         self._clock = clock
 
     def encode(self, messages: Sequence[Message], held: Sequence[int] = ()) -> list[int]:
@@ -170,7 +216,11 @@ class FakeBrain:
         for event in self.events:
             on_event(event)
         prompt = "".join(map(chr, request.ids)).rpartition("u:")[2].rstrip(chr(END))
-        yield FakeWriting(self.answer(prompt), self._pause, request.params.max_new_tokens)
+        async with self.room(on_event):
+            yield FakeWriting(self.answer(prompt), self._pause, request.params.max_new_tokens)
+
+    def is_open(self, conversation_id: int) -> bool:
+        return False
 
     async def forget(self, conversation_id: int) -> None:
         self.forgotten.append(conversation_id)
@@ -191,6 +241,13 @@ def said(
     """Somebody's message, as an adapter keeps it."""
     inbound = Inbound(event_id, where, author, text, sent_ms, reply_to)
     return Kept(event_id, author.external_id, msgspec.json.encode(inbound))
+
+
+def withdrawn(message_id: str, *, where: Where = DIRECT, sent_ms: int) -> Kept:
+    """Somebody deletes a message."""
+    event_id = f"deleted-{where.place}-{message_id}"
+    inbound = Inbound(event_id, where, Author("", ""), "", sent_ms, deleted=message_id)
+    return Kept(event_id, "", msgspec.json.encode(inbound))
 
 
 def called(

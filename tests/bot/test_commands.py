@@ -4,10 +4,13 @@ import pytest
 
 from bot.commands.catalogue import COMMANDS
 from bot.commands.handlers import HANDLERS
+from bot.commands.named import NOT_THEIRS
 from bot.commands.registry import Argument, Command, Mistake, Registry
-from bot.words import Call
+from bot.words import Call, Where
 from tests.bot.platform import ADA, BOB, CHANNEL, MODERATOR
 from tests.bot.world import World
+
+THREAD = Where("fake", "thread", "thread")
 
 
 async def told(world: World, command: str, /, **options: object) -> str:
@@ -120,7 +123,7 @@ async def test_settings_hold_where_they_were_set_the_nearest_first(world: World)
         ("temperature", "nan", "temperature is 0 to 2."),
         ("top_k", "1.5", "top_k is 0 to 1000."),
         ("streaming", "yes", "streaming is on or off."),
-        ("max_new_tokens", "1", "max_new_tokens is 16 to 4096."),
+        ("max_new_tokens", "1", "max_new_tokens is 16 to 200."),
         ("speed", "1", "There is no setting of that name; there are temperature, top_p"),
     ],
 )
@@ -129,6 +132,33 @@ async def test_a_setting_that_makes_no_sense_gets_one_sentence(
 ) -> None:
     await world.ask("one")
     assert (await told(world, "settings set", name=name, value=value)).startswith(sentence)
+
+
+async def test_a_setting_is_told_as_it_is_kept(world: World) -> None:
+    await world.ask("one")
+    assert await told(world, "settings set", name="temperature", value="-0") == "temperature is 0 now, here."
+    assert await told(world, "settings set", name="top_k", value="1e2") == "top_k is 100 now, here."
+    assert await told(world, "settings set", name="thinking", value="hide") == "thinking is hide now, here."
+    assert "temperature: 0 (here)" in await told(world, "settings show")
+
+
+async def test_taking_back_a_setting_reads_its_name_as_setting_it_does(world: World) -> None:
+    await world.ask("one")
+    assert "no setting of that name" in await told(world, "settings reset", name="speed")
+    await told(world, "settings set", name="top_k", value="5")
+    assert await told(world, "settings reset", name="TOP_K") == "That is as the operator has set it again."
+
+
+async def test_only_who_began_a_conversation_says_how_it_is_answered(world: World) -> None:
+    await world.ask("one", where=THREAD)
+    warmer = {"name": "temperature", "value": "2", "where": THREAD}
+    for stranger_may in ("persona clear", "settings reset"):
+        assert await told(world, stranger_may, where=THREAD, author=BOB) == NOT_THEIRS
+    assert await told(world, "persona set", text="Be rude.", where=THREAD, author=BOB) == NOT_THEIRS
+    assert await told(world, "settings set", author=BOB, **warmer) == NOT_THEIRS
+    assert "(here)" not in await told(world, "settings show", where=THREAD)
+    assert "2 now" in await told(world, "settings set", **warmer)
+    assert "follow that" in await told(world, "persona set", text="Be kind.", where=THREAD, author=MODERATOR)
 
 
 async def test_only_moderators_set_what_holds_for_a_channel(world: World) -> None:
@@ -140,7 +170,7 @@ async def test_only_moderators_set_what_holds_for_a_channel(world: World) -> Non
     assert world.brain.requests[-1].params.temperature == 1.0
 
 
-async def test_quota_tells_what_is_left_and_when_there_is_more(world: World) -> None:
+async def test_behaviour_22_quota_tells_what_is_left_and_when_there_is_more(world: World) -> None:
     await world.ask("one")
     used = (await world.standing(ADA)).used_today
     answer = await told(world, "quota")

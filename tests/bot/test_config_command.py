@@ -27,7 +27,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
     )
 
 
-def test_check_shows_what_is_set_and_where_it_came_from(tmp_path: Path) -> None:
+def test_behaviour_30_check_shows_what_is_set_and_where_from_but_no_secret(tmp_path: Path) -> None:
     path = secret_file(tmp_path)
     text = f"{DISCORD}token_file = '{path}'\n[bot]\nadmins = ['5']\npersona = '\\e\u009b'\n"
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")

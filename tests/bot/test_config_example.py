@@ -46,7 +46,7 @@ def default_of(key: Key) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def test_the_example_loads_and_leaves_everything_as_it_is() -> None:
+def test_behaviour_30_the_example_loads_and_leaves_everything_as_it_is() -> None:
     assert load_config(EXAMPLE, {}).settings == Settings()
 
 

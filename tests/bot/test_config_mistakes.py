@@ -193,5 +193,5 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize(("text", "sentence"), SENTENCES.values(), ids=SENTENCES)
-def test_each_mistake_has_its_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+def test_behaviour_30_each_mistake_has_its_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     assert mistake(tmp_path, text, ENVIRONMENT) == sentence

@@ -18,7 +18,11 @@ async def test_a_message_is_answered_below_it_and_paid_for(world: World) -> None
     message = await world.say("hello")
     await world.quiet()
     (shown,) = world.port.messages
-    assert (shown.reply_to, shown.post.text, shown.post.controls) == (message, "You said: hello", ("retry",))
+    assert (shown.reply_to, shown.post.text, shown.post.controls) == (
+        message,
+        "You said: hello",
+        ("retry", "report"),
+    )
     assert world.port.marks == [(message, "seen")]
     assert world.port.num_typing > 0
     (said,) = await world.turns()
@@ -82,7 +86,7 @@ async def test_behaviour_23_stop_keeps_what_is_there_and_nothing_comes_after(wor
     await world.quiet()
     (shown,) = world.port.messages
     assert shown.post.text.endswith("(stopped)")
-    assert shown.post.controls == ("retry", "continue")
+    assert shown.post.controls == ("retry", "continue", "report")
     before = list(shown.history)
     await world.pass_(30)
     assert shown.history == before
@@ -122,7 +126,7 @@ async def test_behaviour_24_retry_answers_anew_without_asking_twice(world: World
 async def test_behaviour_24_continue_goes_on_at_the_very_token(world: World) -> None:
     world.brain.answer = lambda prompt: "x" * 500
     await world.ask("tell me")
-    assert world.port.messages[0].post.controls == ("continue", "retry")
+    assert world.port.messages[0].post.controls == ("continue", "retry", "report")
     first = world.brain.requests[0]
     world.brain.answer = lambda prompt: "and so on"
     await world.call("continue")

@@ -1,11 +1,19 @@
 """After a crash: every message is answered once or said to be cut off, and paid for as far as it was kept."""
 
+import asyncio
+import logging
 from pathlib import Path
 
+import pytest
+
+from bot.access import Access
+from bot.core import open_core, open_desk
+from bot.sweeping import SWEEP_S
 from bot.words import Unreachable
+from storage.database import open_database
 from storage.inbox import receive
 from tests.bot.platform import ADA, said
-from tests.bot.world import World, open_world
+from tests.bot.world import KEY, RULES, World, open_world
 
 LONG = "word " * 30
 
@@ -112,3 +120,20 @@ async def test_what_waits_for_too_long_is_not_answered_out_of_the_blue(store_pat
         await world.until(lambda: world.port.texts)
         assert world.port.texts == ["(I was restarted before I had said anything: please ask again)"]
         assert world.port.messages[0].post.controls == ("retry",)
+
+
+async def test_answers_for_a_platform_that_is_switched_off_wait_without_a_word(
+    store_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = await crashed_while(store_path, 6.0)
+    clock = before.clock
+    async with open_database(store_path) as store:
+        desk = open_desk(store, clock, KEY, RULES, Access(clock, (), KEY))
+        async with open_core(desk, before.brain, {}, boot="next", rules=RULES):
+            for _ in range(3):
+                await clock.advance(SWEEP_S + 1)
+                await asyncio.sleep(0.1)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+    async with open_world(store_path, boot="last", like=before) as world:
+        await world.quiet()
+        assert world.port.texts[-1].endswith("(I was restarted: `continue` goes on)")

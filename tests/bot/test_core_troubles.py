@@ -68,7 +68,9 @@ async def test_a_long_loss_is_mentioned_and_a_short_one_is_not(world: World) -> 
     assert await world.ask("two") == "You said: two\n\n(a server was lost; I went on after 5 s)"
 
 
-async def test_a_conversation_that_is_full_forgets_whole_turns_and_says_so(world: World) -> None:
+async def test_behaviour_21_a_full_conversation_forgets_whole_turns_and_says_so_and_nobody_pays(
+    world: World,
+) -> None:
     world.brain.max_tokens = 800
     world.brain.answer = lambda prompt: "word " * 10
     answers = [await world.ask(f"question {number} " + "x" * 40) for number in range(8)]
@@ -81,6 +83,16 @@ async def test_a_conversation_that_is_full_forgets_whole_turns_and_says_so(world
     assert "question 1 " not in told
     assert f"question {forgot - 1} " in told
     assert turns[forgot].progress.prefill_tokens < 70, "the question is paid for, not what was said again"
+
+
+async def test_that_a_conversation_is_full_is_said_once_however_often_the_turn_is_tried(world: World) -> None:
+    world.brain.max_tokens = 800
+    world.brain.answer = lambda prompt: "word " * 10
+    answers = []
+    for number in range(8):
+        world.brain.errors = [SwarmTimeout("late"), SwarmTimeout("late")]
+        answers.append(await world.ask(f"question {number} " + "x" * 40))
+    assert sum(answer.count("I forget its oldest part") for answer in answers) == 1
 
 
 async def test_a_question_that_is_too_long_is_refused_in_a_sentence(world: World) -> None:

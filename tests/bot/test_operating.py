@@ -51,6 +51,7 @@ max_new_tokens = 60
 [storage]
 path = "{folder / "murmur.db"}"
 [ops]
+control_socket = "{folder / "control.sock"}"
 drain_seconds = 10
 """)
     return config

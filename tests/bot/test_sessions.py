@@ -1,5 +1,6 @@
 """Conversations hold live sessions in a real swarm: a turn sends what is new, whatever came in between."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from bot.brain import Event, Request
 from bot.clock import RealClock
 from bot.sessions.brain import SwarmBrain, open_brain
 from bot.sessions.pool import Limits
+from bot.survey import SessionState
 from storage.database import Database, open_database
 from storage.live_sessions import LiveSession, keep_session, kept_session
 from swarm.client import SwarmModel
+from swarm.errors import SwarmError
 from swarm.sampling import SamplingParams
 from swarm.text import load_tokenizer
 from tests.end_to_end.conversations import make_talking_model
@@ -133,7 +136,7 @@ async def test_an_idle_session_is_put_away_and_attached_to_again(
     ):
         ids = await talk.answer(FIRST, prompt(1, 40))
         await talk.answer(SECOND, prompt(4, 40))
-        assert (talk.brain.pool.num_live, talk.brain.pool.state_of(FIRST)) == (1, "")
+        assert (talk.brain.pool.num_live, talk.brain.pool.is_open(FIRST)) == (1, False)
         before = talk.executed()
         again = await talk.answer(FIRST, [*ids, *prompt(2, 5)])
         assert talk.executed() - before == len(again) - len(ids)
@@ -166,7 +169,7 @@ async def test_a_session_whose_lease_has_ended_is_told_everything_and_that_is_sa
             assert talk.events == [Event("restoring", num_tokens=len(ids) + 1)]
 
 
-async def test_what_is_forgotten_is_closed_on_the_servers_too(
+async def test_behaviour_28_what_is_forgotten_is_closed_on_the_servers_too(
     small: SmallModel, store_path: Path, tmp_path: Path
 ) -> None:
     async with open_swarm(small, *OFFERS) as swarm:
@@ -185,7 +188,7 @@ async def test_a_persona_is_prefilled_once_and_forked_for_each_conversation(
         talking(small, swarm, store_path, tmp_path / "key") as talk,
     ):
         instructions = prompt(1, 100)
-        await talk.brain.pool.prefill(instructions)
+        await talk.brain.pool.personas.prefill(instructions)
         for conversation_id, question in ((FIRST, prompt(2, 7)), (SECOND, prompt(3, 7))):
             before = talk.executed()
             await talk.answer(conversation_id, [*instructions, *question])
@@ -208,3 +211,83 @@ async def test_behaviour_25_a_server_that_is_lost_changes_no_word(
                     swarm.servers[1].kill()
         assert writing.ids == small.greedy(ids, 24)[: len(writing.ids)]
         assert [event.kind for event in talk.events] == ["lost", "recovered"]
+
+
+async def test_the_state_of_a_session_is_known_from_its_first_word_to_its_end(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with open_swarm(small, *OFFERS) as swarm:
+        async with talking(small, swarm, store_path, tmp_path / "key") as talk:
+            assert await talk.brain.session_state(FIRST) == SessionState("none")
+            ids = await talk.answer(FIRST, prompt(1, 40))
+            held = len(ids) - 1  # the last token is told with what follows it
+            assert await talk.brain.session_state(FIRST) == SessionState("live", held, held)
+        async with talking(small, swarm, store_path, tmp_path / "key") as talk:
+            assert await talk.brain.session_state(FIRST) == SessionState("detached", held, held)
+            assert await talk.brain.session_state(SECOND) == SessionState("none")
+            await talk.store.write(_something_said)
+            await talk.brain.forget(FIRST)
+            assert await talk.brain.session_state(FIRST) == SessionState("parked")
+
+
+def _something_said(connection: object) -> None:
+    from storage.conversations import get_conversation
+    from tests.storage.people import say
+
+    conversation = get_conversation(connection, FIRST)  # type: ignore[arg-type]
+    assert conversation is not None
+    say(connection, conversation, "t1")  # type: ignore[arg-type]
+
+
+async def test_a_session_that_is_told_much_is_being_rebuilt(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with (
+        open_swarm(small, *OFFERS) as swarm,
+        talking(small, swarm, store_path, tmp_path / "key") as talk,
+    ):
+        answering = asyncio.create_task(talk.answer(FIRST, prompt(1, 600)))
+        seen: set[SessionState] = set()
+        while not answering.done():
+            seen.add(await talk.brain.session_state(FIRST))
+            await asyncio.sleep(0)
+        await answering
+        rebuilding = {state.num_done for state in seen if state.kind == "rebuilding"}
+        assert 0 in rebuilding
+        assert max(rebuilding) < 600
+        assert {state.num_tokens for state in seen if state.kind == "rebuilding"} == {600}
+
+
+async def test_a_session_that_broke_is_said_to_have_failed_until_there_is_another(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with (
+        open_swarm(small, *OFFERS) as swarm,
+        talking(small, swarm, store_path, tmp_path / "key") as talk,
+    ):
+        ids = await talk.answer(FIRST, prompt(1, 40))
+        with pytest.raises(SwarmError):
+            async with talk.brain.pool.session(FIRST, ids, talk.events.append):
+                raise SwarmError("a chain broke")
+        assert await talk.brain.session_state(FIRST) == SessionState("failed")
+        await talk.answer(FIRST, [*ids, 7])
+        assert (await talk.brain.session_state(FIRST)).kind == "live"
+
+
+async def test_who_asks_while_a_session_is_put_away_waits_and_goes_on_with_it(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with (
+        open_swarm(small, *OFFERS) as swarm,
+        talking(small, swarm, store_path, tmp_path / "key") as talk,
+    ):
+        ids = await talk.answer(FIRST, prompt(1, 40))
+        for number in range(5):
+            before = talk.executed()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(talk.brain.pool._put_away(FIRST))
+                longer = [*ids, *prompt(number, 5)]
+                asking = group.create_task(talk.answer(FIRST, longer))
+            assert talk.executed() - before == len(asking.result()) - len(ids)
+            ids = asking.result()
+            assert talk.brain.pool.num_live == 1

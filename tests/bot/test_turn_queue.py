@@ -217,3 +217,11 @@ def test_the_place_does_not_grow_when_somebody_related_overtakes() -> None:
     assert queue.num_ahead("1") == 1
     assert queue.offer(Entry("2", 2, 2)) == "runs"
     assert queue.num_ahead("1") == 1
+
+
+def test_a_persons_turns_are_told_apart_from_those_of_others() -> None:
+    queue = queue_of((1, 7), (1, 8), (2, 7))
+    assert queue.turns_of(7) == (["0"], ["2"])
+    assert queue.turns_of(8) == ([], ["1"])
+    assert queue.turns_of(9) == ([], [])
+    assert queue.num_waiting == 2

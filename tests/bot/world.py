@@ -1,25 +1,29 @@
 """The core with everything around it that a test can see and turn."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import select
 
+from bot.access import Access
 from bot.bookkeeping import Wishes
 from bot.core import Core, Rules, open_core, open_desk
-from bot.words import Author, Where
+from bot.measures import Measures
+from bot.words import Attached, Author, Inbound, Where
 from storage.amounts import Rates
 from storage.database import Database, Transaction, open_database
+from storage.inbox import Event
 from storage.ledger import Person, Standing, check, open_account, standing
 from storage.rate import Rate
 from storage.schema import turn
 from storage.transcript import Said, _said
 from swarm.sampling import SamplingParams
 from tests.bot.clock import FakeClock
-from tests.bot.platform import ADA, DIRECT, FakeBrain, FakePort, called, said
+from tests.bot.platform import ADA, DIRECT, FakeBrain, FakePort, called, said, withdrawn
 
 KEY = b"k" * 32
 PATIENCE_TURNS = 3000
@@ -73,6 +77,19 @@ class World:
             **arguments,
         )
         await self.core.receive("fake", [event])
+
+    async def send(self, text: str, *files: tuple[str, bytes], kind: str = "text/plain") -> str:
+        """Ada sends files, with words or without; returns the message's id."""
+        event_id = self._new_id()
+        self.port.contents |= {f"{event_id}/{name}": content for name, content in files}
+        attached = [Attached(name, kind, len(content), f"{event_id}/{name}") for name, content in files]
+        inbound = Inbound(event_id, DIRECT, ADA, text, self.clock.now_ms(), files=tuple(attached))
+        await self.core.receive("fake", [Event(event_id, "ada", msgspec.json.encode(inbound))])
+        return event_id
+
+    async def delete(self, message_id: str, *, where: Where = DIRECT) -> None:
+        """Somebody deletes a message."""
+        await self.core.receive("fake", [withdrawn(message_id, where=where, sent_ms=self.clock.now_ms())])
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Turn the clock, as far as need be, until something holds."""
@@ -152,7 +169,13 @@ def counted(world: World, use: Any) -> Any:
 
 @asynccontextmanager
 async def open_world(
-    path: Path, *, boot: str = "boot", like: World | None = None, rules: Rules = RULES
+    path: Path,
+    *,
+    boot: str = "boot",
+    like: World | None = None,
+    rules: Rules = RULES,
+    measures: Measures | None = None,
+    admins: Sequence[str] = (),
 ) -> AsyncIterator[World]:
     """A bot on the store at `path`; `like` another one, its platform and clock go on."""
     clock = like.clock if like is not None else FakeClock()
@@ -162,8 +185,9 @@ async def open_world(
         world = World(store, clock, port, brain)
         store.write, store.read = counted(world, store.write), counted(world, store.read)  # type: ignore[method-assign]
         world._num_events = like._num_events if like is not None else 0
-        desk = open_desk(store, clock, KEY, rules)
-        async with open_core(desk, brain, {"fake": port}, boot=boot, rules=rules) as core:
+        desk = open_desk(store, clock, KEY, rules, Access(clock, admins, KEY))
+        ports = {"fake": port, "matrix": port}
+        async with open_core(desk, brain, ports, boot=boot, rules=rules, measures=measures) as core:
             world.core = core
             yield world
         await world.check()

@@ -89,6 +89,12 @@ class Person(User):
         self._must(may, "delete only what they wrote")
         self._world.delete(message)
 
+    def purges(self, channel: Channel, messages: Sequence[Message]) -> None:
+        """Delete 2 to 100 messages at once, as a moderator's bot does."""
+        may = channel.permissions_of(self) & Permission.MANAGE_MESSAGES and channel.guild
+        self._must(bool(may) and 2 <= len(messages) <= 100, "delete many messages here")
+        self._world.delete_many(channel, messages)
+
     def reacts(self, message: Message, emoji: str) -> None:
         self._must(not message.is_deleted, "react to what is there")
         self._world.react(message, self, emoji)

@@ -83,6 +83,27 @@ async def test_edits_deletes_and_reactions_of_people_are_heard(fake: FakeDiscord
     assert happened == ["edit two", "react 👍", f"delete {message.id}"]
 
 
+async def test_many_messages_that_are_deleted_at_once_are_heard_of_at_once(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    guild = fake.guild()
+    channel = fake.channel(guild)
+    moderator = fake.user("mo", guild, roles=(fake.role(guild, "mods", Permission.MANAGE_MESSAGES),))
+    heard: list[set[int]] = []
+
+    @bot.event
+    async def on_raw_bulk_message_delete(event: discord.RawBulkMessageDeleteEvent) -> None:
+        heard.append(event.message_ids)
+
+    messages = [moderator.says(channel, str(number)) for number in range(3)]
+    moderator.purges(channel, messages[:2])
+    await fake.until(lambda: heard)
+    assert heard == [{message.id for message in messages[:2]}]
+    assert channel.messages == messages[2:]
+    with pytest.raises(NotPossible):
+        fake.user("alice", guild).purges(channel, messages)
+
+
 async def test_the_bot_reacts_and_takes_it_back(fake: FakeDiscord, bot: Bot) -> None:
     channel = fake.channel(fake.guild())
     message = fake.user("alice", *fake.world.guilds.values()).says(channel, "wait")

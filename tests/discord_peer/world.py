@@ -1,16 +1,11 @@
 """The state of the fake, and everything that changes it: each change is one method, and tells the gateway."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tests.discord_peer.clock import Ids, TurnableClock, moment_of_id
-from tests.discord_peer.intents import (
-    Intent,
-    intent_of_message,
-    intent_of_reaction,
-    intent_of_typing,
-)
+from tests.discord_peer.intents import Intent, intent_of_message, intent_of_reaction, intent_of_typing
 from tests.discord_peer.interaction import Interaction
 from tests.discord_peer.payloads import (
     Listener,
@@ -143,17 +138,20 @@ class World:
         name = "THREAD_DELETE" if channel.is_thread else "CHANNEL_DELETE"
         shown = channel_json(channel)
         self.tell(Event(name, lambda _: shown, Intent.GUILDS, channel))
-        self.channels.pop(channel.id, None)
-        if channel.guild is not None:
-            channel.guild.channels.pop(channel.id, None)
+        for gone in (channel, *channel.threads):  # of its threads nobody is told
+            self.channels.pop(gone.id, None)
+            if gone.guild is not None:
+                gone.guild.channels.pop(gone.id, None)
 
     def post(self, message: Message) -> Message:
         """Show a message, built by the caller. Its version gets the pings that its words make."""
         message.versions[-1] = self._with_pings(message, message.now)
         message.channel.all_messages[message.id] = message
         self.files |= {attachment.id: attachment for attachment in message.now.attachments}
-        message.channel.is_archived = False
+        was_archived, message.channel.is_archived = message.channel.is_archived, False
         self._tell_message("MESSAGE_CREATE", message)
+        if was_archived:  # which of both events comes first is not promised
+            self.update_channel(message.channel)
         return message
 
     def edit(self, message: Message, version: Version) -> None:
@@ -170,6 +168,13 @@ class World:
         message.deleted_s = self.clock.now_s()
         gone: Json = {"id": str(message.id), "channel_id": str(message.channel.id)}
         self._tell_in("MESSAGE_DELETE", gone, message.channel, intent_of_message, message.private_to)
+
+    def delete_many(self, channel: Channel, messages: Sequence[Message]) -> None:
+        """Delete messages of one channel at once, as moderation does; the bot hears of it in one event."""
+        for message in messages:
+            message.deleted_s = self.clock.now_s()
+        gone: Json = {"ids": [str(message.id) for message in messages], "channel_id": str(channel.id)}
+        self._tell_in("MESSAGE_DELETE_BULK", gone, channel, intent_of_message)
 
     def react(self, message: Message, user: User, emoji: str) -> None:
         """Add a reaction; a second one of the same user with the same emoji is nothing."""

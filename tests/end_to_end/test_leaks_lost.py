@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.block_server import DEFAULT_KV_TOKENS
 from swarm.checkpoint import open_checkpoint
+from swarm.checkpoint.fitting import DEFAULT_KV_TOKENS
 from swarm.client import SwarmModel
 from tests.end_to_end.attacker import open_attacker
 from tests.end_to_end.conversations import open_client

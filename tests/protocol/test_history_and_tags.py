@@ -214,6 +214,16 @@ def test_a_forked_history_has_its_parents_boundaries_and_its_own_end() -> None:
     assert child.tag(3) == history.tag(3)
 
 
+def test_a_reloaded_history_has_the_boundaries_that_were_written_down() -> None:
+    history = history_of([1, 2, 3], [4], [5, 6, 7], [8])
+    again = History.of(KEY, [1, 2, 3, 4, 5, 6, 7, 8], history.inside())
+    assert history.inside() == ((1, 3), (5, 7))
+    assert boundaries_sent(again) == boundaries_sent(history) == [0, 3, 4, 7, 8]
+    assert again.boundary_below(6) == 4
+    nonsense = History.of(KEY, [1, 2], ((0, 0), (-5, 1), (1, 2**60), (9, 3)))
+    assert boundaries_sent(nonsense) == [0, 2]
+
+
 def test_a_reloaded_history_has_a_boundary_everywhere() -> None:
     # Where steps ended was not written down: whatever boundary a hop knows will be among them.
     assert boundaries_sent(History.of(KEY, [1, 2, 3])) == [0, 1, 2, 3]

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from server.block_loader import BlockSize, block_size, load_span
+from server.block_loader import block_size, load_span
 from swarm.checkpoint import open_checkpoint
+from swarm.checkpoint.fitting import BlockSize
 from swarm.checkpoint.skeleton import PassThrough, find_layers
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span

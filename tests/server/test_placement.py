@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.placement import Move, load_of, must_plan_again, plan_move, plan_num_blocks, plan_span
+from server.placement import Move, load_of, must_plan_again, plan_move, plan_span
+from swarm.checkpoint.fitting import BlockSize, plan_num_blocks
 from swarm.wire.blocks import PeerId, Span
 from swarm.wire.records import ServerRecord
 
@@ -65,7 +66,7 @@ def test_of_two_that_join_at_once_one_gives_way() -> None:
     ("free", "expected"), [(0, 0), (400 << 20, 0), (520 << 20, 1), (8 << 30, 15), (200 << 30, 80)]
 )
 def test_the_number_of_blocks_follows_free_memory(free: int, expected: int) -> None:
-    assert plan_num_blocks(free, 400 << 20, 4096, 16_384, 80) == expected
+    assert plan_num_blocks(free, BlockSize(400 << 20, 4096), 16_384, 80) == expected
 
 
 capacities = st.lists(st.tuples(st.integers(1, 10), st.floats(0.1, 100)), min_size=1, max_size=15)

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from server.block_loader import block_size, load_span
-from server.quantization import is_quantized, resolve_quantization
+from server.quantization import is_quantized
 from server.span import SpanModel, find_blocks
 from server.verify import verify_span
 from swarm.checkpoint import open_checkpoint
+from swarm.checkpoint.block_sizes import resolve_quantization
 from swarm.checkpoint.dtypes import resolve_dtype
 from swarm.errors import ConfigError
 from swarm.model_ends import load_ends

@@ -1,6 +1,7 @@
 """The store's file: transactions that end as they were told, locks, and what an operator reads."""
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -108,7 +109,19 @@ async def test_what_waits_when_the_store_closes_is_committed(tmp_path: Path) -> 
         await store.write(platforms)
 
 
-async def test_a_second_bot_is_refused_and_names_the_first(store: Database) -> None:
+async def test_a_store_and_what_lies_beside_it_are_their_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        async with open_database(tmp_path / "murmur.sqlite3") as store:
+            await store.write(add("a"))
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert {"murmur.sqlite3", "murmur.sqlite3-wal"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+async def test_behaviour_30_a_second_bot_is_refused_and_names_the_first(store: Database) -> None:
     with pytest.raises(StoreInUse, match=r"another bot, process \d+"):
         async with open_database(store.path):
             pass
@@ -147,7 +160,7 @@ async def test_a_file_that_is_no_store_is_told_in_a_sentence(
             pass
 
 
-async def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+async def test_behaviour_30_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "murmur.db"
     async with open_database(path) as store:
         await store.write(

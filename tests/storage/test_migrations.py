@@ -49,7 +49,7 @@ def test_a_second_start_changes_nothing_and_copies_nothing(path: Path) -> None:
     assert [it.name for it in path.parent.iterdir() if "before" in it.name] == []
 
 
-@pytest.mark.parametrize("revision", ["0001"])
+@pytest.mark.parametrize("revision", ["0001", "0002"])
 def test_a_store_of_an_earlier_version_is_upgraded_and_copied_aside(tmp_path: Path, revision: str) -> None:
     path = tmp_path / "murmur.db"
     upgrade_to(path, revision)

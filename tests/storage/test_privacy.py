@@ -15,13 +15,13 @@ from storage.conversations import (
 )
 from storage.database import Database
 from storage.deliveries import Delivery, intend, note_shown
-from storage.inbox import Event, receive
+from storage.inbox import Event, dispose, receive, waiting
 from storage.ledger import Turn, check, reserve, standing
 from storage.live_sessions import LiveSession, keep_session, kept_session
-from storage.privacy import export_person, forget_message, forget_person, purge_transcripts
+from storage.privacy import export_person, forget_here, forget_message, forget_person, purge_transcripts
 from storage.schema import account, forgotten, metadata, turn
 from storage.settings import reset_settings, set_setting, settings_of
-from storage.transcript import Question, ask, get_turn, path_to, start
+from storage.transcript import Progress, Question, ask, end, get_turn, path_to, start
 from tests.storage.people import ADA, BOB, KEY, NOON, RATES, account_of, say, talk
 
 SECRET = "ADASECRET"
@@ -247,3 +247,51 @@ async def test_a_ban_outlives_being_forgotten(store: Database) -> None:
     back = await store.write(account_of, ADA)
     until = await store.read(lambda c: c.scalar(select(account.c.banned_until).where(account.c.id == back)))
     assert until == NOON + DAY_MS
+
+
+async def test_what_did_not_fit_any_more_is_counted_anew_when_some_of_it_is_forgotten(
+    store: Database,
+) -> None:
+    def forget_some(connection: Connection) -> list[int]:
+        conversation, bob = talk(connection), account_of(connection, BOB)
+        for number in range(3):
+            say(connection, conversation, f"a{number}")
+        say(connection, conversation, "b0", person=BOB)
+        ask(connection, Question("b1", conversation.conversation_id, bob, "question", "$b1"), NOON)
+        start(connection, "b1", "model", NOON)
+        whole = Progress("answer", (1, 2), (3,), is_anew=True, num_dropped=4, new_tokens=1)
+        end(connection, "b1", "done", NOON, whole)
+        forget_person(connection, account_of(connection, ADA), KEY, NOON)
+        return [said.progress.num_dropped for said in path_to(connection, "b1")]
+
+    assert await store.write(forget_some) == [0, 1], "b0 alone is left of what did not fit"
+
+
+async def test_the_settings_of_a_forgotten_conversation_are_not_those_of_the_next_one(
+    store: Database,
+) -> None:
+    def forget_and_begin(connection: Connection) -> tuple[bool, object, object]:
+        conversation = talk(connection)
+        say(connection, conversation, "a")
+        set_setting(connection, "conversation", conversation.conversation_id, "temperature", 2.0)
+        forget_here(connection, account_of(connection, ADA), conversation.conversation_id)
+        number = talk(connection, BOB, "!other:example.org").conversation_id
+        old, new = (
+            dict(settings_of(connection, "conversation", each))
+            for each in (conversation.conversation_id, number)
+        )
+        return number != conversation.conversation_id, old, new
+
+    assert await store.write(forget_and_begin) == (True, {}, {})
+
+
+async def test_an_event_that_is_forgotten_does_not_take_the_place_of_the_next_one(store: Database) -> None:
+    def dispose_late(connection: Connection) -> tuple[bool, list[str]]:
+        ada = account_of(connection, ADA)
+        (old,) = receive(connection, "matrix", [Event("$1", ADA.external_id, b"x")], NOON)
+        forget_person(connection, ada, KEY, NOON)
+        receive(connection, "matrix", [Event("$2", BOB.external_id, b"y")], NOON)
+        was_there = dispose(connection, old.inbox_id)
+        return was_there, [each.event.event_id for each in waiting(connection, "matrix")]
+
+    assert await store.write(dispose_late) == (False, ["$2"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.errors import NoRouteError
-from swarm.routing import find_route, name_blocks
+from swarm.routing import expected_token_s, find_route, name_blocks
 from swarm.wire.blocks import Hop, PeerId, Route, Span
 from swarm.wire.records import ServerRecord
 
@@ -229,3 +229,17 @@ def test_no_route_is_quicker_than_the_one_found(data: st.DataObject) -> None:
     best = min(cost_s(route, servers) for route in all_routes(servers, 5))
     found = cost_s(find_route(servers, num_blocks=5, rtts_s={}), servers)
     assert found <= best + 1e-9
+
+
+def test_a_tokens_time_is_that_of_links_hops_queues_and_blocks() -> None:
+    servers = [server(A, 0, 4, rtts_s={B: 0.02}, queue_depth=2), server(B, 4, 8, rtts_s={A: 0.04})]
+    route = route_of((A, 0, 4), (B, 4, 8))
+    computing_s, hops_s, waiting_s = 8 / 1000, 2 * 0.001, 2 * 4 / 1000
+    links_s, ends_s = 0.04 / 2, (0.1 + 0.2) / 2
+    taken_s = expected_token_s(route, servers, {A: 0.1, B: 0.2})
+    assert taken_s == pytest.approx(computing_s + hops_s + waiting_s + links_s + ends_s)
+
+
+def test_what_nobody_has_measured_of_links_takes_no_time_at_best() -> None:
+    servers = [server(A, 0, 4), server(B, 4, 8, free_tokens=0)]
+    assert expected_token_s(route_of((A, 0, 4), (B, 4, 8)), servers, {}) == pytest.approx(0.010)

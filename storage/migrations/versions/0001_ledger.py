@@ -30,6 +30,7 @@ def _create_account() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_account"),
         sa.UniqueConstraint("platform", "external_id", name="uq_account_platform_external_id"),
         sa.CheckConstraint("held >= 0 AND balance >= held", name=op.f("ck_account_covers_holds")),
+        sqlite_autoincrement=True,
     )
 
 

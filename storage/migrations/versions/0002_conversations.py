@@ -1,4 +1,4 @@
-"""Places, conversations, turns and what shows them; the inbox, markers and settings."""
+"""Places, conversations, turns and what shows them; the inbox, markers, settings; what admins have said."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,11 +12,14 @@ def upgrade() -> None:
     _create_place()
     _create_conversation()
     _create_turn()
+    _create_joined_message()
     _create_delivery()
     _create_live_session()
     _create_inbox()
     _create_marker()
     _create_setting()
+    _create_access_rule()
+    _create_audit()
 
 
 def _create_place() -> None:
@@ -48,6 +51,7 @@ def _create_conversation() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_conversation"),
         sa.ForeignKeyConstraint(["place_id"], ["place.id"], name="fk_conversation_place_id"),
         sa.ForeignKeyConstraint(["owner_id"], ["account.id"], name="fk_conversation_owner_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_conversation_place_id_root", "conversation", ["place_id", "root"])
     op.create_index("ix_conversation_owner_id", "conversation", ["owner_id"])
@@ -91,6 +95,19 @@ def _create_turn() -> None:
     op.create_index("ix_turn_parent_id", "turn", ["parent_id"])
     op.create_index("ix_turn_account_id", "turn", ["account_id"])
     op.create_index("ix_turn_conversation_id_event_id", "turn", ["conversation_id", "event_id"])
+
+
+def _create_joined_message() -> None:
+    op.create_table(
+        "joined_message",
+        sa.Column("turn_id", sa.Text, nullable=False),
+        sa.Column("event_id", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("turn_id", "event_id", name="pk_joined_message"),
+        sa.ForeignKeyConstraint(
+            ["turn_id"], ["turn.id"], name="fk_joined_message_turn_id", ondelete="CASCADE"
+        ),
+    )
+    op.create_index("ix_joined_message_event_id", "joined_message", ["event_id"])
 
 
 def _create_delivery() -> None:
@@ -141,6 +158,7 @@ def _create_inbox() -> None:
         sa.Column("received_at", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_inbox"),
         sa.UniqueConstraint("platform", "event_id", name="uq_inbox_platform_event_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_inbox_waiting", "inbox", ["id"], sqlite_where=sa.text("payload IS NOT NULL"))
 
@@ -164,4 +182,28 @@ def _create_setting() -> None:
         sa.Column("value", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("scope", "scope_id", "key", name="pk_setting"),
         sa.CheckConstraint("scope IN ('account', 'place', 'conversation')", name=op.f("ck_setting_scopes")),
+    )
+
+
+def _create_access_rule() -> None:
+    op.create_table(
+        "access_rule",
+        sa.Column("platform", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("is_allowed", sa.Boolean, nullable=False),
+        sa.Column("at", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("platform", "name", name="pk_access_rule"),
+    )
+
+
+def _create_audit() -> None:
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("at", sa.Integer, nullable=False),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("target", sa.Text, nullable=False, server_default=""),
+        sa.Column("detail", sa.Text, nullable=False, server_default=""),
+        sa.PrimaryKeyConstraint("id", name="pk_audit"),
     )

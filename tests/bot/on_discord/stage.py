@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from bot.access import Access
 from bot.clock import RealClock
 from bot.config.platforms import DiscordSettings
 from bot.core import Core, Rules, open_core, open_desk
@@ -94,19 +95,24 @@ async def open_stage(
     rules: Rules = RULES,
     **settings: object,
 ) -> AsyncIterator[Stage]:
-    """A bot that hears, on the store at `path`. When it ends its books are true."""
+    """A bot that hears, on the store at `path`. When it ends its books are true.
+
+    `settings` are those of [discord], the `admins` of [bot], and whether it `shows_presence`.
+    """
     clock = RealClock()
+    access = Access(clock, settings.pop("admins", ()), KEY)  # type: ignore[arg-type]
+    shows_presence = settings.pop("shows_presence", False)
     wanted = settings_of(fake, **settings)
     async with (
         open_database(path) as store,
-        open_discord(wanted, store, clock, pace=pace, settle_s=0.02) as discord,
+        open_discord(wanted, store, clock, access=access, pace=pace, settle_s=0.02) as discord,
     ):
         stage = Stage(fake, store, FakeBrain(clock, token_s), discord)
-        desk = open_desk(store, clock, KEY, rules)
+        desk = open_desk(store, clock, KEY, rules, access)
         ports = {"discord": discord.port}
         async with open_core(desk, stage.brain, ports, boot=boot, rules=rules) as core:
             stage.core = core
-            async with discord.listening(core):
+            async with discord.listening(core, stage.brain.survey if shows_presence else None):
                 await fake.until(lambda: discord.is_ready)
                 yield stage
         assert await store.read(check) == []

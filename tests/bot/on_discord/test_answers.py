@@ -33,7 +33,7 @@ async def test_behaviour_01_a_mention_is_answered_with_one_streamed_reply(stage:
     assert len(drafts) > 1
     assert all(answer.content.startswith(draft) for draft in drafts)
     assert answer.versions[0].flags & SUPPRESS_EMBEDS
-    assert [button["label"] for button in answer.buttons] == ["Retry"]
+    assert [button["label"] for button in answer.buttons] == ["Retry", "Report"]
 
 
 async def test_a_long_answer_is_several_messages_with_buttons_below_the_last(
@@ -44,7 +44,7 @@ async def test_a_long_answer_is_several_messages_with_buttons_below_the_last(
     place.alice.says(place.alice.direct, "foxes")
     messages = await stage.answers(place.alice.direct, 2)
     assert "".join(message.content for message in messages).count("🦊") == 1000
-    assert [len(message.buttons) for message in messages] == [0, 1]
+    assert [len(message.buttons) for message in messages] == [0, 2]
 
 
 async def test_behaviour_02_two_answers_in_a_channel_keep_its_limits_and_both_finish(
@@ -267,3 +267,6 @@ class BusyCore:
             self.num_refused += 1
             raise StoreBusy("too much waits")
         await self._core.receive(platform, events, markers)
+
+    async def leave_place(self, platform: str, place: str) -> None:
+        await self._core.leave_place(platform, place)

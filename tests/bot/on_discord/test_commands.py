@@ -32,6 +32,9 @@ class SlowCore:
         await pause(self._wait_s)
         await self._core.receive(platform, events, markers)
 
+    async def leave_place(self, platform: str, place: str) -> None:
+        await self._core.leave_place(platform, place)
+
 
 async def asked_in(stage: Stage, place: Place, text: str = "hm") -> None:
     """Alice asks, and it is being answered."""
@@ -136,7 +139,7 @@ async def test_behaviour_23_stop_by_button_ends_the_answer_and_strangers_cannot(
     assert answer.content == shown
     assert (await stage.turns())[0].state == "stopped"
     assert pressed.messages == []
-    assert [button["label"] for button in answer.buttons] == ["Retry", "Continue"]
+    assert [button["label"] for button in answer.buttons] == ["Retry", "Continue", "Report"]
 
 
 @pytest.mark.parametrize("how", ["command", "moderator"])
@@ -217,7 +220,7 @@ async def test_a_person_who_may_not_use_the_bot_is_told_so_privately(
         assert [message.content for message in place.alice.private] == [NOT_HERE]
 
 
-async def test_every_command_of_the_catalogue_is_there(stage: Stage, place: Place) -> None:
+async def test_behaviour_29_every_command_of_the_catalogue_is_there(stage: Stage, place: Place) -> None:
     (known,) = stage.fake.commands.values()
     names = set()
     for command in known.values():
@@ -232,7 +235,7 @@ async def test_every_command_of_the_catalogue_is_there(stage: Stage, place: Plac
     assert [choice["value"] for choice in what["choices"]] == ["here", "everything"]
 
 
-async def test_commands_for_admins_are_hidden_from_others(stage: Stage, place: Place) -> None:
+async def test_behaviour_29_commands_for_admins_are_hidden_from_others(stage: Stage, place: Place) -> None:
     with pytest.raises(NotPossible, match="not shown"):
         place.alice.runs("admin sessions", channel=place.channel)
     bosses = stage.fake.role(place.guild, "bosses", Permission.MANAGE_GUILD)
@@ -243,7 +246,7 @@ async def test_commands_for_admins_are_hidden_from_others(stage: Stage, place: P
     await stage.until(lambda: is_answered(asked))
 
 
-async def test_commands_are_sent_only_when_they_have_changed(
+async def test_behaviour_30_commands_are_sent_only_when_they_have_changed(
     fake: FakeDiscord, place: Place, store_path: Path
 ) -> None:
     for _ in range(2):

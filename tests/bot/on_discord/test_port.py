@@ -6,7 +6,7 @@ import aiohttp
 import discord
 import pytest
 
-from bot.on_discord import port
+from bot.on_discord import pacers, port
 from bot.on_discord.errors import RefusedWith, translated
 from bot.words import Author, Call, Inbound, Limited, Post, Refused, Unreachable, Where
 from tests.bot.on_discord.conftest import Place
@@ -145,7 +145,7 @@ async def test_a_reaction_that_is_not_allowed_is_refused_with_its_number(stage: 
 async def test_pacers_are_one_for_each_channel_and_not_too_many(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(port, "MOST_PACERS", 2)
+    monkeypatch.setattr(pacers, "MOST_PACERS", 2)
     places = [Where("discord", str(number), "group") for number in range(3)]
     one, two = (stage.discord.port.pacer(place) for place in places[:2])
     assert stage.discord.port.pacer(places[0]) is one

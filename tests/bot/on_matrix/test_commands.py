@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from bot.on_matrix.calls import HOW, SIGNS
 from bot.words import Where
 from swarm.background import running
 from tests.bot.on_matrix.conftest import NewBot
@@ -118,6 +119,12 @@ async def test_what_is_wrong_with_a_command_is_told_and_foreign_commands_are_lef
     await group.until(ends_with("what I am and how I speak."))
     await group.call(f"{group.bot.user_id} /usr/bin is what?")
     await group.reads("You said: /usr/bin is what?")
+
+
+async def test_help_names_the_signs_that_stop_and_repeat(chat: Place) -> None:
+    await chat.say("!help")
+    said = await chat.until(ends_with(HOW))
+    assert all(sign in said.text for sign in SIGNS.values())
 
 
 async def test_ask_is_a_question(group: Place) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from bot.on_matrix.wire import Wire, error_of
 from bot.words import Limited, Post, Refused, SendError, Unreachable, Where
+from tests.bot.on_matrix.conftest import NewBot
 from tests.bot.on_matrix.world import Bot, Place, meet, open_bot, open_client
 from tests.matrix_peer.human import Human, NewHuman
 from tests.matrix_peer.synapse import Synapse
@@ -207,6 +208,21 @@ async def test_an_answer_that_is_too_long_for_messages_is_a_file(chat: Place) ->
     assert (status, body.decode()) == (200, text)
 
 
+async def test_behaviour_03_more_answers_than_three_on_stock_limits_are_one_event_each(
+    new_bot: NewBot, new_human: NewHuman
+) -> None:
+    bot = await new_bot(send_burst=50, sends_per_second=0.2)
+    people = [await new_human(f"person{number}") for number in range(4)]
+    places = [await meet(human, bot, direct=True) for human in people]
+    writes_slowly(bot)
+    trouble = Trouble(bot)
+    await asyncio.gather(*(place.say("tell me") for place in places))
+    for place in places:
+        await place.reads(ANSWER)
+    await bot.quiet()
+    assert sum(is_message(*asked) for asked in trouble.asked) == len(places)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 async def test_behaviour_03_a_minute_of_writing_on_stock_limits_is_hardly_ever_refused(
@@ -246,7 +262,7 @@ async def test_behaviour_03_a_minute_of_writing_on_stock_limits_is_hardly_ever_r
         (404, "M_NOT_FOUND", Refused),
         (413, "M_TOO_LARGE", Refused),
         (400, "M_BAD_JSON", Refused),
-        (401, "M_UNKNOWN_TOKEN", Refused),
+        (401, "M_UNAUTHORIZED", Refused),
         (500, "M_UNKNOWN", Unreachable),
         (502, "", Unreachable),
         (408, "", Unreachable),

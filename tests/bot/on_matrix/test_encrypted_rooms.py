@@ -263,6 +263,21 @@ async def test_who_is_not_logged_in_is_told_what_to_do(tmp_path: Path) -> None:
                 pass
 
 
+async def test_keys_that_cannot_be_read_are_one_sentence(tmp_path: Path) -> None:
+    url, user = "http://127.0.0.1:9", "@a:b"
+    session = f'{{"homeserver":"{url}","user_id":"{user}","device_id":"D","access_token":"t"}}'
+    (tmp_path / "session.json").write_text(session)
+    async with open_account(url, user, tmp_path, SECRET):
+        pass
+    with pytest.raises(NotLoggedIn, match="set the store_secret they were made with"):
+        async with open_account(url, user, tmp_path, f"{SECRET} that is another"):
+            pass
+    (tmp_path / "@a:b_D.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(NotLoggedIn, match="cannot be read"):
+        async with open_account(url, user, tmp_path, SECRET):
+            pass
+
+
 async def test_the_token_is_for_its_owner_alone_and_belongs_to_one_account(
     synapse: Synapse, account: Account, tmp_path: Path
 ) -> None:

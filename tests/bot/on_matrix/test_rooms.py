@@ -6,6 +6,7 @@ import pytest
 
 from bot.on_matrix.rooms import Room
 from bot.on_matrix.wire import Wire, room_path
+from bot.pacing import Priority
 from tests.bot.on_matrix.conftest import NewBot
 from tests.bot.on_matrix.world import Bot, Place, meet
 from tests.matrix_peer.human import Human, NewHuman
@@ -75,6 +76,14 @@ async def test_behaviour_18_there_is_a_cap_on_rooms(new_bot: NewBot, anna: Human
     await membership(anna, other, bot.user_id, "leave")
     await place.call("hello")
     await place.reads("You said: hello")
+
+
+async def test_behaviour_03_coming_into_a_room_counts_as_a_message(new_bot: NewBot, anna: Human) -> None:
+    bot = await new_bot(send_burst=5, sends_per_second=0.2)
+    pace = bot.adapter.port.whole_pacer._pace
+    assert pace.wait_s(Priority.PREVIEW, None, bot.adapter._clock.now_s()) == 0
+    await meet(anna, bot)
+    assert pace.wait_s(Priority.PREVIEW, None, bot.adapter._clock.now_s()) > 0
 
 
 async def test_what_was_said_before_the_bot_came_is_not_answered(anna: Human, bot: Bot) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nio import AsyncClient, AsyncClientConfig
 from sqlalchemy import select
 
+from bot.access import Access
 from bot.bookkeeping import Wishes
 from bot.clock import RealClock
 from bot.config.platforms import MatrixSettings
@@ -125,7 +126,14 @@ async def open_client(url: str, account: Account, device_id: str = "BOT") -> Asy
 
 @contextlib.asynccontextmanager
 async def open_bot(
-    client: AsyncClient, store_path: Path, *, boot: str = "boot", answer: str = "", **settings: Any
+    client: AsyncClient,
+    store_path: Path,
+    *,
+    boot: str = "boot",
+    answer: str = "",
+    admins: Sequence[str] = (),
+    rules: Rules = RULES,
+    **settings: Any,
 ) -> AsyncIterator[Bot]:
     """A bot on the store at `store_path`, reading for the length of the block.
 
@@ -137,11 +145,13 @@ async def open_bot(
         brain.answer = lambda prompt: answer
     async with open_database(store_path) as store:
         brain.max_tokens = 100_000
-        adapter = MatrixAdapter(client, MatrixSettings(**(UNLIMITED | settings)), store, clock)
+        access = Access(clock, admins, KEY)
+        own = MatrixSettings(**(UNLIMITED | settings))
+        adapter = MatrixAdapter(client, own, store, clock, access=access)
         bot = Bot(client, store, adapter, brain)
-        desk = open_desk(store, clock, KEY, RULES)
+        desk = open_desk(store, clock, KEY, rules, access)
         ports = {"matrix": adapter.port}
-        async with open_core(desk, brain, ports, boot=boot, rules=RULES) as core:
+        async with open_core(desk, brain, ports, boot=boot, rules=rules) as core:
             bot.core = core
             async with running(adapter.read_forever(core)):
                 await bot.until(lambda: adapter.synced_s is not None)

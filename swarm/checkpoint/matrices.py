@@ -1,6 +1,7 @@
-"""Which modules of a block are linear layers, and their weights: some families have heirs of their own."""
+"""Which weights of a block are matrices: those of linear layers, and of heirs of theirs, and of experts."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,3 +49,18 @@ def bias_of(linear: nn.Module) -> nn.Parameter | None:
     bias = linear.bias
     assert bias is None or isinstance(bias, nn.Parameter)
     return bias
+
+
+def stacks_of(block: nn.Module, kind: str) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Yield all stacks that can be quantized: the module that has one, its name there, the parameter."""
+    for module in block.modules():
+        if not _runs_by_interface(module):
+            continue
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.dim() == 3 and (kind == "int8" or parameter.shape[2] % 2 == 0):
+                yield module, name, parameter
+
+
+def _runs_by_interface(module: nn.Module) -> bool:
+    """Whether transformers' interface for experts runs this module: it leaves these marks on it."""
+    return all(hasattr(module, mark) for mark in ("config", "has_gate", "is_transposed", "is_concatenated"))

@@ -1,0 +1,60 @@
+"""Events that are being dealt with: some at a time, each until it has come to something."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from bot.clock import Clock
+from storage.errors import StoreBusy
+from storage.inbox import Waiting
+from swarm.background import RunningGroup
+
+logger = logging.getLogger(__name__)
+
+MOST_TAKEN = 32
+TAKE_AGAIN_S = 1.0
+TAKE_TRIES = 60
+
+
+class Taking:
+    """Has `take` deal with events, in tasks of `group`, and tells `on_end` after each."""
+
+    def __init__(
+        self,
+        group: RunningGroup,
+        clock: Clock,
+        take: Callable[[str, Waiting], Awaitable[None]],
+        on_end: Callable[[], None],
+    ) -> None:
+        self.num = 0
+        """Of events that are being dealt with."""
+        self._group = group
+        self._clock = clock
+        self._take = take
+        self._on_end = on_end
+        self._takers = asyncio.Semaphore(MOST_TAKEN)
+
+    def begin(self, platform: str, events: Sequence[Waiting]) -> None:
+        """Deal with what has come from a platform."""
+        for event in events:
+            self.num += 1
+            self._group.create_task(self._deal_with(platform, event))
+
+    async def _deal_with(self, platform: str, event: Waiting) -> None:
+        try:
+            async with self._takers:
+                await self._take_patiently(platform, event)
+        except Exception:
+            logger.exception("event %s was given up", event.event.event_id)
+        finally:
+            self.num -= 1
+            self._on_end()
+
+    async def _take_patiently(self, platform: str, event: Waiting) -> None:
+        """Again, if the store has no time for it."""
+        for _ in range(TAKE_TRIES):
+            try:
+                return await self._take(platform, event)
+            except StoreBusy:
+                await self._clock.sleep(TAKE_AGAIN_S)
+        return await self._take(platform, event)
