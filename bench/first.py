@@ -16,10 +16,10 @@ import msgspec
 from bench.memory_port import MemoryPort
 from bench.report import Found
 from bench.swarms import open_swarm
-from bot.bookkeeping import Wishes
 from bot.clock import RealClock
 from bot.core import Core, Rules, open_core, open_desk
 from bot.sessions.brain import open_brain
+from bot.turns.bookkeeping import Wishes
 from bot.words import Author, Inbound, Where
 from storage.amounts import Rates
 from storage.database import open_database

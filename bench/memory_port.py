@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from typing import Literal
 
 from bot.clock import Clock
-from bot.pacer import Pacer
-from bot.pacing import ChannelPace
 from bot.rendering.splitting import utf16_units
+from bot.sending.pacer import Pacer
+from bot.sending.pacing import ChannelPace
 from bot.words import Attached, Inbound, Limits, Post, Refused, Where
 
 LETTERS = 1900
 
 
 class MemoryPort:
-    """See bot.outbound.Outbound."""
+    """See bot.sending.outbound.Outbound."""
 
     def __init__(self, clock: Clock) -> None:
         self.limits = Limits(LETTERS)
@@ -33,7 +33,7 @@ class MemoryPort:
         return [text.strip() for text in whole.values()]
 
     def size(self, text: str) -> int:
-        """See bot.outbound.Outbound, as for all that follow."""
+        """See bot.sending.outbound.Outbound, as for all that follow."""
         return utf16_units(text)
 
     def pacer(self, where: Where) -> Pacer:

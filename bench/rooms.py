@@ -18,11 +18,11 @@ import msgspec
 
 from bench.memory_port import MemoryPort
 from bench.report import Found
-from bot.bookkeeping import Wishes
 from bot.brain import Brain, Event, Message, Request
 from bot.clock import RealClock
 from bot.core import Core, Rules, open_core, open_desk
-from bot.turn_queue import Bounds
+from bot.turns.bookkeeping import Wishes
+from bot.turns.queue import Bounds
 from bot.words import Author, Inbound, Where
 from storage.amounts import Rates
 from storage.database import open_database

@@ -10,22 +10,22 @@ from contextlib import asynccontextmanager, suppress
 
 from structlog.contextvars import bound_contextvars
 
-from bot.bookkeeping import Books
 from bot.brain import Brain
 from bot.commands.desk import CommandDesk
 from bot.commands.handlers import Obey
-from bot.marks import Marks
 from bot.measures import Measures
 from bot.open_desk import open_desk
-from bot.outbound import Outbound
-from bot.reception import TOO_OLD_MS, Desk, Reception
+from bot.receiving.marks import Marks
+from bot.receiving.reception import TOO_OLD_MS, Desk, Reception
+from bot.receiving.taking import Taking
+from bot.receiving.withdrawing import Withdrawal
 from bot.rules import Rules
+from bot.sending.outbound import Outbound
 from bot.sweeping import SWEEP_S, sweep
-from bot.taking import Taking
-from bot.turn_queue import Entry, TurnQueue
-from bot.turn_run import Gate
-from bot.turns import TurnRunner
-from bot.withdrawing import Withdrawal
+from bot.turns.bookkeeping import Books
+from bot.turns.queue import Entry, TurnQueue
+from bot.turns.run import Gate
+from bot.turns.runner import TurnRunner
 from storage.database import Transaction
 from storage.errors import StorageError
 from storage.inbox import Event, Waiting, receive, waiting

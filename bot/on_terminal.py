@@ -15,8 +15,8 @@ import msgspec
 from bot.clock import Clock
 from bot.commands.catalogue import COMMANDS
 from bot.commands.registry import Mistake
-from bot.pacer import Pacer
-from bot.pacing import ChannelPace
+from bot.sending.pacer import Pacer
+from bot.sending.pacing import ChannelPace
 from bot.words import (
     MAX_TEXT_LETTERS,
     Attached,
@@ -69,7 +69,7 @@ class Terminal:
         return Event(event_id, PERSON.external_id, msgspec.json.encode(inbound))
 
     def size(self, text: str) -> int:
-        """See bot.outbound.Outbound, as for all that follow."""
+        """See bot.sending.outbound.Outbound, as for all that follow."""
         return len(text)
 
     def pacer(self, where: Where) -> Pacer:

@@ -1,10 +1,10 @@
 """Where people are received, put together under the operator's rules."""
 
-from bot.access import Access
 from bot.clock import Clock
-from bot.consent import Consent
-from bot.haste import Haste
-from bot.reception import Desk
+from bot.receiving.access import Access
+from bot.receiving.consent import Consent
+from bot.receiving.haste import Haste
+from bot.receiving.reception import Desk
 from bot.rules import Rules
 from storage.database import Database
 

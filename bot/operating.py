@@ -12,21 +12,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bot.access import Access
-from bot.bookkeeping import Wishes
 from bot.clock import Clock, RealClock
 from bot.config.models import NOTICE, Settings
 from bot.control import open_control
 from bot.core import Core, Rules, open_core, open_desk
-from bot.haste import Patience
 from bot.observing.coverage import swarm_trouble
 from bot.observing.watched import Watched
 from bot.observing.watching import open_watch
-from bot.outbound import Outbound
-from bot.rules import Letters, TurnLimits
+from bot.receiving.access import Access
+from bot.receiving.haste import Patience
+from bot.receiving.limits import Letters
+from bot.sending.outbound import Outbound
 from bot.sessions.brain import open_brain
 from bot.sessions.pool import Limits
-from bot.turn_queue import Bounds
+from bot.turns.bookkeeping import Wishes
+from bot.turns.limits import TurnLimits
+from bot.turns.queue import Bounds
 from bot.vitals import Vitals
 from storage.amounts import Rates
 from storage.database import Database, open_database

@@ -2,29 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from bot.bookkeeping import Wishes
-from bot.haste import Patience
-from bot.turn_queue import Bounds
+from bot.receiving.haste import Patience
+from bot.receiving.limits import Letters
+from bot.turns.bookkeeping import Wishes
+from bot.turns.limits import TurnLimits
+from bot.turns.queue import Bounds
 from storage.amounts import Rates
 from storage.rate import Rate
-
-
-@dataclass(frozen=True, slots=True)
-class TurnLimits:
-    """How much one turn may take."""
-
-    seconds: float = 600.0
-    """From when it was asked for until its answer is written, with all waiting."""
-    context_tokens: int = 0
-    """Of its conversation, the answer included; 0: what the model takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Letters:
-    """How much people may write."""
-
-    message: int = 8000
-    persona: int = 2000
 
 
 @dataclass(frozen=True, slots=True)

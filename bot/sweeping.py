@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 
-from bot.reception import Desk
+from bot.receiving.reception import Desk
 from storage.amounts import DAY_MS
 from storage.inbox import purge_inbox
 from storage.ledger import settle_expired

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from bot.bookkeeping import Wishes
 from bot.brain import Event
 from bot.clock import RealClock
 from bot.commands.catalogue import COMMANDS
@@ -19,6 +18,7 @@ from bot.commands.handlers import HANDLERS
 from bot.core import Core, Rules, open_core, open_desk
 from bot.on_terminal import PLATFORM, Terminal
 from bot.sessions.brain import open_brain
+from bot.turns.bookkeeping import Wishes
 from demo.frozen import end_if_frozen
 from demo.private_swarm import PrivateSwarm, Service
 from demo.watched_brain import WatchedBrain

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
-from bot.bookkeeping import Books
 from bot.brain import Brain
-from bot.conversations import Asker
-from bot.once import Once
-from bot.outbound import Outbound
-from bot.reception import Desk
-from bot.turn_queue import TurnQueue
+from bot.receiving.conversations import Asker
+from bot.receiving.once import Once
+from bot.receiving.reception import Desk
+from bot.sending.outbound import Outbound
+from bot.turns.bookkeeping import Books
+from bot.turns.queue import TurnQueue
 from bot.words import File, Inbound
 from storage.transcript import Said
 

@@ -14,7 +14,7 @@ import msgspec
 
 from bot.commands.desk import CommandDesk, Order, Told
 from bot.commands.talk import NOTHING
-from bot.conversations import find_for_command
+from bot.receiving.conversations import find_for_command
 from bot.rendering.thinking import without_thoughts
 from bot.words import File, Origin
 from storage.database import Transaction

@@ -21,7 +21,7 @@ from bot.commands.wishes import (
     settings_set,
     settings_show,
 )
-from bot.conversations import Asker
+from bot.receiving.conversations import Asker
 from bot.words import Call, Inbound, Refused, SendError
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Which conversation a command is about: the one here, or that of the answer whose control was used."""
 
 from bot.commands.desk import Order
-from bot.conversations import find_for_command
+from bot.receiving.conversations import find_for_command
 from storage.conversations import Conversation, get_conversation
 from storage.database import Transaction
 from storage.transcript import get_turn

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bot.access import Access
 from bot.clock import Clock
 from bot.commands.naming import Mistaken
+from bot.receiving.access import Access
 from storage.access import Deed, note_deed
 from storage.amounts import Rates
 from storage.database import Database, Transaction

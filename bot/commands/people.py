@@ -5,9 +5,9 @@ import asyncio
 from bot.commands.admin import show_quota
 from bot.commands.desk import CommandDesk, Order
 from bot.commands.office import in_chat
-from bot.consent import NOTHING_ASKED
-from bot.conversations import find_for_command
-from bot.withdrawing import let_go
+from bot.receiving.consent import NOTHING_ASKED
+from bot.receiving.conversations import find_for_command
+from bot.receiving.withdrawing import let_go
 from storage.database import Transaction
 from storage.ledger import standing
 from storage.privacy import forget_here, forget_person

@@ -12,8 +12,8 @@ from bot.commands.desk import CommandDesk, Order
 from bot.commands.named import NAMED_TURN
 from bot.commands.naming import Mistaken, read_person
 from bot.commands.office import Done, Office
-from bot.conversations import find_here
-from bot.outbound import Writes
+from bot.receiving.conversations import find_here
+from bot.sending.outbound import Writes
 from bot.words import SendError
 from storage.access import name_of
 from storage.conversations import turn_behind

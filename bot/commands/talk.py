@@ -8,9 +8,9 @@ import msgspec
 
 from bot.commands.desk import CommandDesk, Order
 from bot.commands.named import NOT_LAST, NOT_THEIRS, conversation_of, is_theirs, names_another
-from bot.context import held_ids
-from bot.conversations import begin
-from bot.reception import REFUSALS, refuse
+from bot.receiving.conversations import begin
+from bot.receiving.reception import REFUSALS, refuse
+from bot.turns.context import held_ids
 from bot.words import Origin
 from storage.conversations import Conversation, move_head
 from storage.database import Transaction

@@ -5,8 +5,8 @@ from typing import Literal
 
 from bot.commands.desk import CommandDesk, Order
 from bot.commands.named import NOT_THEIRS, is_theirs
-from bot.conversations import begin, find_for_command
-from bot.outbound import OpensThreads
+from bot.receiving.conversations import begin, find_for_command
+from bot.sending.outbound import OpensThreads
 from storage.conversations import Conversation, get_conversation, set_persona
 from storage.database import Transaction
 from storage.settings import Scope, Value, reset_settings, set_setting, settings_of
@@ -24,7 +24,7 @@ class Setting:
     most: float = 1
     words: tuple[str, str] = ("on", "off")
     is_habit: bool = False
-    """It is about a whole channel, and moderators alone set it; see bot.habits."""
+    """It is about a whole channel, and moderators alone set it; see bot.receiving.habits."""
 
     def read(self, text: str) -> Value | None:
         """The value that somebody typed; None if it is none."""

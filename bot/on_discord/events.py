@@ -4,10 +4,10 @@ import re
 
 import discord
 
-from bot.access import Access
 from bot.config.platforms import DiscordSettings
 from bot.on_discord.attachments import attached_to
 from bot.on_discord.places import moment_ms
+from bot.receiving.access import Access
 from bot.words import MAX_TEXT_LETTERS, Author, Inbound, PlaceKind, Where
 
 PLATFORM = "discord"

@@ -8,7 +8,6 @@ from typing import Protocol
 import discord
 import msgspec
 
-from bot.access import Access
 from bot.commands.registry import Command
 from bot.config.platforms import DiscordSettings
 from bot.on_discord.elsewhere import Elsewhere, is_elsewhere
@@ -25,6 +24,7 @@ from bot.on_discord.events import (
 )
 from bot.on_discord.places import Places, thread_marker
 from bot.on_discord.receipts import ACKNOWLEDGE_S, NO_MENTIONS, Asked, Receipts
+from bot.receiving.access import Access
 from bot.words import Call, Inbound, SendError
 from storage.database import Database, Transaction
 from storage.errors import StorageError, StoreBusy

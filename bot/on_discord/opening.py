@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 import discord
 import msgspec
 
-from bot.access import Access
 from bot.clock import Clock
 from bot.config.platforms import DiscordSettings
 from bot.on_discord.client import Client
@@ -23,7 +22,8 @@ from bot.on_discord.presence import Look, show_presence_forever
 from bot.on_discord.receipts import Receipts
 from bot.on_discord.threads import Threads
 from bot.on_discord.tree import sync_if_changed
-from bot.pacing import ChannelPace, Pace
+from bot.receiving.access import Access
+from bot.sending.pacing import ChannelPace, Pace
 from bot.words import SendError
 from storage.database import Database
 from storage.inbox import get_marker

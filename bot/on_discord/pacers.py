@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from bot.clock import Clock
-from bot.pacer import Pacer
-from bot.pacing import Pace
+from bot.sending.pacer import Pacer
+from bot.sending.pacing import Pace
 
 MOST_PACERS = 500
 

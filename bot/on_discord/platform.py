@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from bot.access import Access
 from bot.clock import Clock
 from bot.config.platforms import DiscordSettings
 from bot.core import Core
 from bot.on_discord.opening import Discord, open_discord
-from bot.outbound import Outbound
+from bot.receiving.access import Access
+from bot.sending.outbound import Outbound
 from bot.vitals import Vitals
 from bot.words import SendError
 from storage.database import Database

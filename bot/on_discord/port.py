@@ -1,4 +1,4 @@
-"""The way out to Discord: posts, edits, reactions, private sentences. See bot.outbound.
+"""The way out to Discord: posts, edits, reactions, private sentences. See bot.sending.outbound.
 
 Nothing that we send pings anybody, and no link in it grows a preview.
 """
@@ -27,9 +27,9 @@ from bot.on_discord.history import History
 from bot.on_discord.pacers import Pacers
 from bot.on_discord.receipts import NO_MENTIONS, Receipts
 from bot.on_discord.threads import Threads
-from bot.pacer import Pacer
-from bot.pacing import Priority
 from bot.rendering.splitting import split, utf16_units
+from bot.sending.pacer import Pacer
+from bot.sending.pacing import Priority
 from bot.words import Attached, File, Inbound, Limits, Post, Where
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class DiscordPort:
         return self._pacers.of(where.place)
 
     async def open_thread(self, inbound: Inbound) -> Inbound:
-        """See bot.outbound.OpensThreads."""
+        """See bot.sending.outbound.OpensThreads."""
         return await self.threads.open(inbound)
 
     async def post(self, where: Where, reply_to: str, post: Post) -> str:
@@ -235,7 +235,7 @@ class DiscordPort:
         await self.pacer(where).send(Priority.NOTICE, None, lambda: self.post(where, inbound.event_id, post))
 
     async def write_to(self, person_id: str, text: str) -> None:
-        """See bot.outbound.Writes."""
+        """See bot.sending.outbound.Writes."""
         await self._write(person_id, text, f"w{secrets.token_hex(12)}", None)
 
     async def _write_privately(self, inbound: Inbound, text: str, number: int, file: File | None) -> None:

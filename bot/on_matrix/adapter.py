@@ -4,7 +4,6 @@ import logging
 
 from nio import AsyncClient
 
-from bot.access import Access
 from bot.clock import Clock
 from bot.config.platforms import MatrixSettings
 from bot.core import Core
@@ -18,6 +17,7 @@ from bot.on_matrix.syncing import Parts, SyncLoop
 from bot.on_matrix.translating import Translator
 from bot.on_matrix.unread import Unread
 from bot.on_matrix.wire import Wire
+from bot.receiving.access import Access
 from bot.vitals import Vitals
 from storage.database import Database
 from swarm.background import running

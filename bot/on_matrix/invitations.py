@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from bot.access import Access
 from bot.clock import Clock
 from bot.config.platforms import MatrixSettings
 from bot.on_matrix.fields import Object, object_of, objects_in, text_of
@@ -18,7 +17,8 @@ from bot.on_matrix.memory import PLATFORM
 from bot.on_matrix.people import is_among, server_of
 from bot.on_matrix.rooms import Room, Rooms
 from bot.on_matrix.wire import Wire, room_path, with_query
-from bot.pacer import Pacer
+from bot.receiving.access import Access
+from bot.sending.pacer import Pacer
 from bot.words import Limited, Refused, SendError
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bot.access import Access
 from bot.clock import Clock
 from bot.config.platforms import MatrixSettings
 from bot.core import Core
@@ -13,7 +12,8 @@ from bot.on_matrix.adapter import MatrixAdapter
 from bot.on_matrix.cross_signing import IdentityRefused
 from bot.on_matrix.signing_seeds import SeedsUnusable
 from bot.on_matrix.wire import LoggedOut
-from bot.outbound import Outbound
+from bot.receiving.access import Access
+from bot.sending.outbound import Outbound
 from bot.vitals import Vitals
 from storage.database import Database
 from swarm.errors import ConfigError

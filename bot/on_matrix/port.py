@@ -24,10 +24,10 @@ from bot.on_matrix.files import file_content, largest_upload, read_file
 from bot.on_matrix.sending import Sending
 from bot.on_matrix.telling import is_between, where_to_tell
 from bot.on_matrix.wire import room_path
-from bot.pacer import Pacer, Skipped
-from bot.pacing import AccountPace, Priority
 from bot.rendering.matrix_content import BUDGET_BYTES, Kind, edit_content, measure, post_content
 from bot.rendering.preview import MARK
+from bot.sending.pacer import Pacer, Skipped
+from bot.sending.pacing import AccountPace, Priority
 from bot.words import (
     Attached,
     File,
@@ -53,7 +53,7 @@ KEY_LETTERS = 25
 
 
 class MatrixPort:
-    """See bot.outbound.Outbound."""
+    """See bot.sending.outbound.Outbound."""
 
     def __init__(self, sending: Sending, settings: MatrixSettings, clock: Clock) -> None:
         self.limits = Limits(BUDGET_BYTES, controls=HOW)
@@ -143,7 +143,7 @@ class MatrixPort:
             return
 
     async def write_to(self, person_id: str, text: str) -> None:
-        """See bot.outbound.Writes; we never open a room for it ourselves."""
+        """See bot.sending.outbound.Writes; we never open a room for it ourselves."""
         room = self._sending.rooms.direct_with(person_id, must_encrypt=False)
         if room is None:
             raise Refused("there is no chat of two with that person")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from bot.access import Access
 from bot.clock import Clock
 from bot.commands.registry import Mistake
 from bot.config.platforms import MatrixSettings
@@ -17,6 +16,7 @@ from bot.on_matrix.memory import PLATFORM, find_below, is_ours
 from bot.on_matrix.messages import Message, read_deletion, read_message
 from bot.on_matrix.people import is_among, server_of
 from bot.on_matrix.rooms import Room
+from bot.receiving.access import Access
 from bot.words import Author, Call, Inbound, Where
 from storage.database import Database
 from storage.errors import StorageError

@@ -7,13 +7,13 @@ none runs, the store is ours for that moment, and its lock keeps one from starti
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from bot.access import Access
 from bot.clock import RealClock
 from bot.commands.naming import Mistaken
 from bot.commands.office import Done, Office
 from bot.config.models import Settings
 from bot.operator.actions import ALL_ACTIONS
 from bot.operator.calling import NobodyListens, call
+from bot.receiving.access import Access
 from storage.amounts import Rates
 from storage.database import Database, open_database
 from storage.errors import StoreInUse

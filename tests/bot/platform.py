@@ -9,9 +9,9 @@ import msgspec
 
 from bot.brain import Event, Message, Request
 from bot.clock import Clock
-from bot.pacer import Pacer
-from bot.pacing import ChannelPace
 from bot.rendering.splitting import utf16_units
+from bot.sending.pacer import Pacer
+from bot.sending.pacing import ChannelPace
 from bot.words import (
     Attached,
     Author,

@@ -10,7 +10,7 @@ import pytest_asyncio
 from bot.commands.catalogue import COMMANDS
 from bot.commands.handlers import HANDLERS
 from bot.commands.registry import Mistake
-from bot.haste import RIGHTS_RATE, Patience
+from bot.receiving.haste import RIGHTS_RATE, Patience
 from bot.words import Author, Call, Where
 from storage.access import Deed, account_named, last_deeds, what_admins_said
 from storage.ledger import Person

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.attachments import MOST_FILES, as_data, safe_name, text_in, with_files
+from bot.receiving.attachments import MOST_FILES, as_data, safe_name, text_in, with_files
 from bot.words import Attached, Inbound, Unreachable
 from tests.bot.clock import FakeClock
 from tests.bot.platform import ADA, DIRECT, FakePort

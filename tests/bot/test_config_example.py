@@ -13,7 +13,7 @@ from bot.config.layers import KEYS, SECRETS, SECTIONS
 from bot.config.loading import load_config
 from bot.config.mistakes import Key, allowed
 from bot.config.models import Settings
-from bot.turn_queue import Bounds
+from bot.turns.queue import Bounds
 from storage.amounts import Rates
 from swarm.sampling import SamplingParams
 from tests.bot.configs import load

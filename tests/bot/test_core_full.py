@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bot.brain import Event
 from bot.clock import Clock
-from bot.room_line import FIRST_S, WAIT_S, RoomLine
-from bot.rules import TurnLimits
+from bot.turns.limits import TurnLimits
+from bot.turns.room_line import FIRST_S, WAIT_S, RoomLine
 from bot.words import Author
 from swarm.errors import PeerBusy
 from swarm.wire.blocks import PeerId

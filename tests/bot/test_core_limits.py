@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from bot.rules import Letters, TurnLimits
+from bot.receiving.limits import Letters
+from bot.turns.limits import TurnLimits
 from storage.schema import turn
 from tests.bot.platform import ADA, BOB, CHANNEL, DIRECT
 from tests.bot.platform import said as said_by

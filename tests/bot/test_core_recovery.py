@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.access import Access
 from bot.core import open_core, open_desk
+from bot.receiving.access import Access
 from bot.sweeping import SWEEP_S
 from bot.words import Unreachable
 from storage.database import open_database

@@ -3,7 +3,7 @@
 import pytest
 
 from bot.brain import Event
-from bot.troubles import trouble_of
+from bot.turns.troubles import trouble_of
 from storage.errors import QuotaExceeded, StoreBusy
 from swarm.errors import ContextTooLong, NoRouteError, PeerBusy, SessionLost, SwarmTimeout
 from swarm.wire.blocks import PeerId

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.pacer import LEAST_RETRY_S, PATIENCE_S, Pacer, Skipped
-from bot.pacing import MOST_FAILURES, AccountPace, ChannelPace, Priority, Stream
+from bot.sending.pacer import LEAST_RETRY_S, PATIENCE_S, Pacer, Skipped
+from bot.sending.pacing import MOST_FAILURES, AccountPace, ChannelPace, Priority, Stream
 from bot.words import Limited, Refused
 from swarm.background import RunningGroup, running_group
 from tests.bot.clock import FakeClock, settle

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.pacer import Pacer, Skipped
-from bot.pacing import MOST_FAILURES, NEVER, AccountPace, ChannelPace, Pace, Priority
+from bot.sending.pacer import Pacer, Skipped
+from bot.sending.pacing import MOST_FAILURES, NEVER, AccountPace, ChannelPace, Pace, Priority
 from bot.words import Limited
 from swarm.background import running
 from tests.bot.clock import FakeClock

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bot.turn_queue import Bounds, Entry, TurnQueue
+from bot.turns.queue import Bounds, Entry, TurnQueue
 
 BOUNDS = Bounds(running=3, waiting=6, waiting_in_conversation=3, running_of_person=1, waiting_of_person=2)
 

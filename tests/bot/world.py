@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from bot.access import Access
-from bot.bookkeeping import Wishes
 from bot.core import Core, Rules, open_core, open_desk
 from bot.measures import Measures
+from bot.receiving.access import Access
+from bot.turns.bookkeeping import Wishes
 from bot.words import Attached, Author, Inbound, Where
 from storage.amounts import Rates
 from storage.database import Database, Transaction, open_database

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from bot.access import Access
 from bot.clock import RealClock
 from bot.config.platforms import DiscordSettings
 from bot.core import Core, Rules, open_core, open_desk
 from bot.on_discord.opening import Discord, open_discord
-from bot.pacing import ChannelPace, Pace
-from bot.reception import JOIN_MS
+from bot.receiving.access import Access
+from bot.receiving.reception import JOIN_MS
+from bot.sending.pacing import ChannelPace, Pace
 from storage.database import Database, open_database
 from storage.ledger import check
 from storage.schema import turn

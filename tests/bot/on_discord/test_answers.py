@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bot.on_discord import hearing
-from bot.pacing import ChannelPace
+from bot.sending.pacing import ChannelPace
 from storage.errors import StoreBusy
 from storage.inbox import Event
 from storage.rate import Rate

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.endings import footer_of
+from bot.turns.endings import footer_of
 from demo.zygote import die_with
 from storage.amounts import charge
 from storage.schema import hold, ledger

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.turn_queue import Bounds
+from bot.turns.queue import Bounds
 from tests.bot.on_discord.conftest import furnished
 from tests.bot.on_discord.stage import JOIN_S, RULES, open_stage, pause
 from tests.discord_peer import Channel, FakeDiscord, Message

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bot import turns
 from bot.clock import RealClock
 from bot.on_discord import port
 from bot.on_discord.opening import open_discord
-from bot.reception import AWAY
+from bot.receiving.reception import AWAY
+from bot.turns import runner as turns
 from bot.words import Author, Call, Inbound, Post, Unreachable, Where
 from storage.database import open_database
 from storage.inbox import Event, receive

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import msgspec
 
-from bot.access import Access
 from bot.commands.reports import THANKS
 from bot.config.platforms import MatrixSettings
 from bot.on_matrix.translating import Heard, Translator
+from bot.receiving.access import Access
 from bot.words import Inbound
 from storage.conversations import open_place
 from storage.database import Transaction, open_database

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot.access import Access
 from bot.clock import RealClock
 from bot.config.platforms import MatrixSettings
 from bot.on_matrix.account import introduce, log_in, open_account
 from bot.on_matrix.platform import open_platform
 from bot.on_matrix.wire import LoggedOut, Wire, error_of
+from bot.receiving.access import Access
 from bot.words import SendError, Unreachable
 from storage.database import open_database
 from swarm.errors import ConfigError

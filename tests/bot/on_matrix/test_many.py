@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.turn_queue import Bounds
+from bot.turns.queue import Bounds
 from tests.bot.on_matrix.test_deliveries import Trouble
 from tests.bot.on_matrix.world import RULES, Bot, Place, meet, open_bot, open_client
 from tests.matrix_peer.human import NewHuman

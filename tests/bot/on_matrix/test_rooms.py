@@ -6,7 +6,7 @@ import pytest
 
 from bot.on_matrix.rooms import Room
 from bot.on_matrix.wire import Wire, room_path
-from bot.pacing import Priority
+from bot.sending.pacing import Priority
 from tests.bot.on_matrix.conftest import NewBot
 from tests.bot.on_matrix.world import Bot, Place, meet
 from tests.matrix_peer.human import Human, NewHuman

@@ -9,12 +9,12 @@ from typing import Any
 from nio import AsyncClient, AsyncClientConfig
 from sqlalchemy import select
 
-from bot.access import Access
-from bot.bookkeeping import Wishes
 from bot.clock import RealClock
 from bot.config.platforms import MatrixSettings
 from bot.core import Core, Rules, open_core, open_desk
 from bot.on_matrix.adapter import MatrixAdapter
+from bot.receiving.access import Access
+from bot.turns.bookkeeping import Wishes
 from storage.amounts import Rates
 from storage.database import Database, open_database
 from storage.ledger import check

@@ -14,18 +14,18 @@ from functools import partial
 
 import msgspec
 
-from bot.bookkeeping import Books
 from bot.brain import Brain, Event, Request
 from bot.clock import Clock
-from bot.context import Context, longest, plan_context, resume_context
-from bot.display import Display
-from bot.endings import controls_after, footer_of
-from bot.outbound import Outbound
-from bot.pacing import Stream
-from bot.rules import TurnLimits
-from bot.troubles import Trouble, trouble_of
-from bot.turn_run import Gate, Run, outcome_of
-from bot.waiting import Waiting
+from bot.sending.outbound import Outbound
+from bot.sending.pacing import Stream
+from bot.turns.bookkeeping import Books
+from bot.turns.context import Context, longest, plan_context, resume_context
+from bot.turns.display import Display
+from bot.turns.endings import controls_after, footer_of
+from bot.turns.limits import TurnLimits
+from bot.turns.run import Gate, Run, outcome_of
+from bot.turns.troubles import Trouble, trouble_of
+from bot.turns.waiting import Waiting
 from bot.words import Origin, Refused, SendError
 from storage.errors import StorageError
 from storage.transcript import Said, State

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from bot.outbound import Outbound
 from bot.rendering.splitting import Measure, Part
+from bot.sending.outbound import Outbound
 
 INLINE_LETTERS = 1500
 """A thousand letters take up to 10 ms, where fence follows fence."""

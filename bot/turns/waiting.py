@@ -1,9 +1,9 @@
 """What a turn waits for before a word of it is written, and what its reader sees meanwhile."""
 
 from bot.clock import Clock
-from bot.room_line import NoRoom, RoomLine
-from bot.troubles import Trouble
-from bot.turn_run import Gate, Run
+from bot.turns.room_line import NoRoom, RoomLine
+from bot.turns.run import Gate, Run
+from bot.turns.troubles import Trouble
 from swarm.errors import PeerBusy, SwarmError
 
 PATIENCE_S = 60.0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from bot.pacer import Pacer
+from bot.sending.pacer import Pacer
 from bot.words import Attached, File, Inbound, Limits, Post, Where
 
 

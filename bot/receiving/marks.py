@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping
 from typing import Literal
 
-from bot.outbound import Outbound
-from bot.turn_run import Gate
+from bot.sending.outbound import Outbound
+from bot.turns.run import Gate
 from bot.words import Origin
 
 logger = logging.getLogger(__name__)

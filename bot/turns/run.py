@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bot.bookkeeping import Wishes
 from bot.brain import Writing
-from bot.context import Context
-from bot.display import Display
-from bot.endings import LATE, LATE_SILENT, STATES, footer_of
 from bot.measures import Ended, Stopwatch
-from bot.outbound import Outbound
 from bot.rendering.thinking import without_thoughts
+from bot.sending.outbound import Outbound
+from bot.turns.bookkeeping import Wishes
+from bot.turns.context import Context
+from bot.turns.display import Display
+from bot.turns.endings import LATE, LATE_SILENT, STATES, footer_of
 from bot.words import Origin
 from storage.transcript import Progress, Said, State
 

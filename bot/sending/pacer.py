@@ -1,4 +1,4 @@
-"""Everything that is shown in one channel, or by one account, waits here for its turn. See bot.pacing.
+"""Everything that is shown in one channel, or by one account, waits here for its turn: see pacing.py.
 
 The rules say how long each has to wait; of those who may go the most important goes, then whoever came first.
 What has waited for long is as important as a final, so that everything but previews is sent some time.
@@ -12,7 +12,7 @@ from itertools import count
 from typing import TypeVar
 
 from bot.clock import Clock
-from bot.pacing import NEVER, Pace, Priority, Stream
+from bot.sending.pacing import NEVER, Pace, Priority, Stream
 from bot.words import Limited, SendError
 from swarm.background import running
 

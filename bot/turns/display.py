@@ -15,14 +15,14 @@ from functools import partial
 from typing import TypeVar
 
 from bot.clock import Clock
-from bot.cutting import cut
-from bot.endings import WHILE_WRITTEN
 from bot.measures import Measures
-from bot.outbound import Outbound, Streams
-from bot.pacer import Pacer, Skipped
-from bot.pacing import Priority, Stream
 from bot.rendering.preview import preview
 from bot.rendering.splitting import Part, split
+from bot.sending.outbound import Outbound, Streams
+from bot.sending.pacer import Pacer, Skipped
+from bot.sending.pacing import Priority, Stream
+from bot.turns.cutting import cut
+from bot.turns.endings import WHILE_WRITTEN
 from bot.words import Limited, Origin, Post, Refused, SendError, Unreachable
 from storage.database import Database
 from storage.deliveries import Delivery, deliveries_of, intend, note_gone, note_shown

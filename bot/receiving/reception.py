@@ -13,17 +13,17 @@ from typing import Protocol
 
 import msgspec
 
-from bot.access import Access
-from bot.attachments import with_files
 from bot.clock import Clock
-from bot.consent import Consent
-from bot.conversations import Asker, Found, find_for_message
-from bot.display import key_of
-from bot.haste import Haste
-from bot.once import Once
-from bot.outbound import OpensThreads, Outbound
-from bot.pacing import Priority
-from bot.rules import Letters
+from bot.receiving.access import Access
+from bot.receiving.attachments import with_files
+from bot.receiving.consent import Consent
+from bot.receiving.conversations import Asker, Found, find_for_message
+from bot.receiving.haste import Haste
+from bot.receiving.limits import Letters
+from bot.receiving.once import Once
+from bot.sending.outbound import OpensThreads, Outbound
+from bot.sending.pacing import Priority
+from bot.turns.display import key_of
 from bot.words import Call, Inbound, Origin, Post, SendError, Where
 from storage.amounts import Rates
 from storage.conversations import Place, note_told, open_place

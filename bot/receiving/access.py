@@ -7,7 +7,7 @@ Who is denied stays so, whatever else allows it.
 from collections.abc import Collection, Iterable, Iterator
 
 from bot.clock import Clock
-from bot.habits import Habits
+from bot.receiving.habits import Habits
 from storage.access import Said, hash_of, name_of, what_admins_said
 from storage.database import Database
 from storage.ledger import Person

@@ -13,8 +13,8 @@ import msgspec
 
 from bot.brain import Brain
 from bot.clock import Clock
-from bot.outbound import Outbound
-from bot.pacing import Priority
+from bot.sending.outbound import Outbound
+from bot.sending.pacing import Priority
 from bot.words import Inbound, Origin, Refused, SendError, Where
 from storage.database import Database, Transaction
 from storage.deliveries import deliveries_of

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from bot.room_line import NoRoom
+from bot.turns.room_line import NoRoom
 from storage.errors import QuotaExceeded, StorageError
 from swarm.errors import (
     ContextTooLong,

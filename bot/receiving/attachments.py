@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from bot.outbound import Outbound
+from bot.sending.outbound import Outbound
 from bot.words import Attached, Inbound, SendError, TooLarge
 
 READ_S = 15.0

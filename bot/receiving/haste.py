@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bot.access import Access
+from bot.receiving.access import Access
 from bot.words import Inbound
 from storage.rate import Rate, TokenBuckets
 

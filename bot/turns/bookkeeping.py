@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from bot.clock import Clock
-from bot.context import Context
 from bot.measures import Measures
+from bot.turns.context import Context
 from bot.words import Origin
 from storage.amounts import Rates, charge, next_period_ms
 from storage.conversations import Conversation, get_conversation

@@ -1,0 +1,1 @@
+"""How answers go out: the port to a platform, and when something may be sent."""

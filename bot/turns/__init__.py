@@ -1,0 +1,1 @@
+"""Answers from their place in the queue to the last message that shows them."""
