@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from bot.clock import Clock, RealClock
-from bot.config.models import NOTICE, Settings
+from bot.config.models import NOTICE, BotSettings, Settings
 from bot.control import open_control
 from bot.core import Core, Rules, open_core, open_desk
 from bot.observing.coverage import swarm_trouble
@@ -119,7 +119,7 @@ def rules_of(settings: Settings) -> Rules:
         ),
         rate=Rate(burst=limits.message_burst, interval_ms=60_000 // limits.messages_per_minute),
         patience=Patience(limits.ignore_after, 60_000 * limits.ignore_minutes),
-        wishes=Wishes(params, bot.persona, bot.streaming, bot.show_thinking),
+        wishes=Wishes(params, persona_of(bot), bot.streaming, bot.show_thinking),
         place_notice=settings.privacy.notice,
         attachment_bytes=limits.attachment_bytes,
         person_notice="`privacy` tells what is kept of you, and who can read it",
@@ -128,6 +128,11 @@ def rules_of(settings: Settings) -> Rules:
         letters=Letters(limits.message_letters, limits.persona_letters),
         consent_notice=(settings.privacy.notice or NOTICE) if settings.privacy.consent == "ask" else "",
     )
+
+
+def persona_of(bot: BotSettings) -> str:
+    """What the model is told to be, where nobody has chosen another persona."""
+    return bot.persona.replace("{name}", bot.name)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -41,6 +41,8 @@ def find_warnings(settings: Settings) -> Iterator[str]:
         yield "neither [discord] nor [matrix] is enabled: the bot would have nobody to answer"
     elif not settings.bot.admins:
         yield "[bot] admins is empty: nobody may use the admin commands in a chat"
+    if settings.quota.credit:
+        yield "[quota] credit: earning by running a server is not there yet, and changes nothing"
     if settings.ops.metrics_port and not is_loopback(settings.ops.metrics_host):
         yield "[ops] metrics_host is no loopback address: whoever reaches it can read the metrics"
     address = urlsplit(settings.matrix.homeserver)

@@ -23,15 +23,16 @@ from bot.config.fields import (
 )
 from bot.config.platforms import DiscordSettings, MatrixSettings
 
-PERSONA = "You are Murmur, a friendly member of this room. Answer briefly."
+PERSONA = "You are {name}, a friendly member of this room. Answer briefly."
 NOTICE = "Volunteers' servers compute my answers and could read what you write: tell me no secrets."
 
 
 class BotSettings(Section):
     """[bot]: who it is and how it answers, where nobody has set something else."""
 
-    name: Name = "murmur"
+    name: Name = "Murmur"
     persona: Persona = PERSONA
+    """What it is told to be; `{name}` stands for its name."""
     command_prefix: Prefix = "!"
     admins: Admins = ()
     streaming: bool = True
@@ -91,7 +92,7 @@ class QuotaSettings(Section):
     prefill_percent: Annotated[int, Field(ge=0, le=100)] = 25
     least_new_tokens: Annotated[int, Field(ge=1, le=100_000)] = 64
     credit: bool = False
-    """People who run servers earn something."""
+    """People who run servers earn something; not there yet."""
 
 
 class PrivacySettings(Section):

@@ -14,7 +14,7 @@ NOT_OBEYING = ("config", "doctor")
 """Those who only check what is set."""
 HOMES = {"discord": ("on_discord",), "matrix": ("on_matrix",), "ops": ("observing",)}
 """Where `settings` is a section alone."""
-BEING_BUILT = {("bot", "name"), ("discord", "threads"), ("quota", "credit")}
+BEING_BUILT = {("quota", "credit")}
 READ_WITH_CONFIG = {(section, f"{name}_{source}") for section, name in SECRETS for source in ("env", "file")}
 """They tell where a secret is, and are of no use to anybody once it is read."""
 

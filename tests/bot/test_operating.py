@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bot.config.models import Settings
+from bot.operating import rules_of
 from tests.end_to_end.conversations import make_talking_model
 from tests.end_to_end.processes import ProcessSwarm, open_forge, open_process_swarm
 from tests.matrix_peer.human import Human, NewHuman
@@ -146,3 +148,8 @@ def test_a_mistake_is_one_sentence(toml: str, sentence: str, tmp_path: Path) -> 
     )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"murmur bot: {sentence}"
+
+
+def test_the_bots_name_stands_in_its_persona() -> None:
+    settings = Settings.model_validate({"bot": {"name": "Ada", "persona": "I am {name}. {name}!"}})
+    assert rules_of(settings).wishes.system == "I am Ada. Ada!"
