@@ -53,7 +53,7 @@ PURE_MODULES = (
     "bot/sending/pacing.py",
     "bot/rendering/*.py",
     "bot/survey.py",
-    "bot/receiving/once.py",
+    "bot/once.py",
     "bot/turns/room_line.py",
     "bot/turns/troubles.py",
     "bot/turns/queue.py",

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from bot.brain import Brain
+from bot.once import Once
 from bot.receiving.conversations import Asker
-from bot.receiving.once import Once
 from bot.receiving.reception import Desk
 from bot.sending.outbound import Outbound
 from bot.turns.bookkeeping import Books

@@ -16,8 +16,8 @@ from bot.on_discord.elsewhere import Elsewhere
 from bot.on_discord.errors import HAS_THREAD, RefusedWith, translated
 from bot.on_discord.events import PLATFORM
 from bot.on_discord.places import Places, thread_marker
+from bot.once import Once
 from bot.receiving.access import Access
-from bot.receiving.once import Once
 from bot.rendering.splitting import utf16_units
 from bot.words import Inbound, Limited, Refused, Unreachable, Where
 from storage.conversations import find_place, turn_behind

@@ -7,7 +7,7 @@ if not.
 from collections.abc import Iterable
 
 from bot.clock import Clock
-from bot.receiving.once import Once
+from bot.once import Once
 from bot.words import Inbound
 from storage.access import account_named
 from storage.database import Database, Transaction

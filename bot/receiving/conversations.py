@@ -22,14 +22,6 @@ from storage.transcript import get_turn
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A conversation, and the turn that it was forked behind, if it was just now."""
-
-    conversation: Conversation
-    forked_behind: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Asker:
     """Who asks, where, and with which message."""
 
@@ -44,7 +36,7 @@ class Asker:
         return (self.where.root or self.event_id) if self.where.kind == "group" else ""
 
 
-def find_for_message(connection: Transaction, asker: Asker, reply_to: str, now_ms: int) -> Found:
+def find_for_message(connection: Transaction, asker: Asker, reply_to: str, now_ms: int) -> Conversation:
     """The conversation that a message goes on with, or begins.
 
     A reply to a conversation's last answer goes on with it, one to an older answer forks it. Otherwise a chat
@@ -54,7 +46,7 @@ def find_for_message(connection: Transaction, asker: Asker, reply_to: str, now_m
     if behind is not None:
         return _after(connection, asker, behind, now_ms)
     conversation = find_here(connection, asker)
-    return Found(conversation or begin(connection, asker, now_ms))
+    return conversation or begin(connection, asker, now_ms)
 
 
 def find_here(connection: Transaction, asker: Asker) -> Conversation | None:
@@ -81,18 +73,18 @@ def begin(connection: Transaction, asker: Asker, now_ms: int, *, after: str | No
     )
 
 
-def _after(connection: Transaction, asker: Asker, turn_id: str, now_ms: int) -> Found:
+def _after(connection: Transaction, asker: Asker, turn_id: str, now_ms: int) -> Conversation:
     said = get_turn(connection, turn_id)
     if said is None:
-        return Found(begin(connection, asker, now_ms))
+        return begin(connection, asker, now_ms)
     conversation = get_conversation(connection, said.question.conversation_id)
     if conversation is not None and not said.progress.answer_ids:  # there is nothing to fork behind
         make_current(connection, conversation.conversation_id, now_ms)
-        return Found(conversation)
+        return conversation
     if conversation is not None and _is_last(conversation, said.state, turn_id):
         make_current(connection, conversation.conversation_id, now_ms)
-        return Found(conversation)
-    return Found(begin(connection, asker, now_ms, after=turn_id), turn_id)
+        return conversation
+    return begin(connection, asker, now_ms, after=turn_id)
 
 
 def _is_last(conversation: Conversation, state: str, turn_id: str) -> bool:

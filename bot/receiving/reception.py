@@ -14,19 +14,19 @@ from typing import Protocol
 import msgspec
 
 from bot.clock import Clock
+from bot.once import Once
 from bot.receiving.access import Access
 from bot.receiving.attachments import with_files
 from bot.receiving.consent import Consent
-from bot.receiving.conversations import Asker, Found, find_for_message
+from bot.receiving.conversations import Asker, find_for_message
 from bot.receiving.haste import Haste
 from bot.receiving.limits import Letters
-from bot.receiving.once import Once
 from bot.sending.outbound import OpensThreads, Outbound
 from bot.sending.pacing import Priority
 from bot.turns.display import key_of
 from bot.words import Call, Inbound, Origin, Post, SendError, Where
 from storage.amounts import Rates
-from storage.conversations import Place, note_told, open_place
+from storage.conversations import Conversation, Place, note_told, open_place
 from storage.database import Database, Transaction
 from storage.inbox import Waiting, dispose
 from storage.ledger import Person, open_account
@@ -51,7 +51,7 @@ class Accepted:
     """A turn that was queued, and what is worth saying about it."""
 
     said: Said
-    found: Found
+    conversation: Conversation
     place: Place
     is_joined: bool = False
     """The message was added to a question that was asked a moment before."""
@@ -199,15 +199,15 @@ class Reception:
         if asker is None:
             return None
         now_ms = self._desk.clock.now_ms()
-        found = find_for_message(connection, asker, inbound.reply_to, now_ms)
-        joined = self._joined(connection, asker, found, inbound, now_ms)
+        conversation = find_for_message(connection, asker, inbound.reply_to, now_ms)
+        joined = self._joined(connection, asker, conversation, inbound, now_ms)
         if joined is not None:
-            return Accepted(joined, found, asker.place, is_joined=True)
-        turn_id = queue_turn(connection, asker, found, inbound, now_ms)
+            return Accepted(joined, conversation, asker.place, is_joined=True)
+        turn_id = queue_turn(connection, asker, conversation, inbound, now_ms)
         said = get_turn(connection, turn_id)
         assert said is not None
         must_tell = self._must_tell(connection, asker, asked_at, now_ms)
-        return Accepted(said, found, asker.place, must_tell=must_tell)
+        return Accepted(said, conversation, asker.place, must_tell=must_tell)
 
     def _must_tell(self, connection: Transaction, asker: Asker, asked_at: Where, now_ms: int) -> bool:
         """Whether people where this was asked are to be told; a thread made of it is a part of that."""
@@ -222,10 +222,15 @@ class Reception:
         return is_new[0]
 
     def _joined(
-        self, connection: Transaction, asker: Asker, found: Found, inbound: Inbound, now_ms: int
+        self,
+        connection: Transaction,
+        asker: Asker,
+        conversation: Conversation,
+        inbound: Inbound,
+        now_ms: int,
     ) -> Said | None:
         """The question that a message was added to, if its author asked it a moment ago."""
-        number = found.conversation.conversation_id
+        number = conversation.conversation_id
         last = last_asked(connection, number, asker.account_id, now_ms - JOIN_MS)
         if last is None or not self._runner.can_begin_again(last.question.turn_id):
             return None
@@ -236,14 +241,14 @@ class Reception:
 
 
 def queue_turn(  # one place makes turns, whoever asks for them
-    connection: Transaction, asker: Asker, found: Found, inbound: Inbound, now_ms: int
+    connection: Transaction, asker: Asker, conversation: Conversation, inbound: Inbound, now_ms: int
 ) -> str:
     """Queue a turn for what was said; returns its id."""
     origin = Origin(inbound.where, inbound.event_id, inbound.author)
     turn_id = secrets.token_hex(16)
     question = Question(
         turn_id,
-        found.conversation.conversation_id,
+        conversation.conversation_id,
         asker.account_id,
         inbound.text,
         inbound.event_id,

@@ -47,6 +47,8 @@ class Run:
     """No server has room for it, and others wait for some already."""
     is_closing: bool = False
     """Its end is being written down: nothing can be added any more."""
+    is_short_of_quota: bool = False
+    """Its author cannot pay for as long an answer as it may be."""
     is_late: bool = False
     """It has taken all the time that it may."""
 
@@ -72,6 +74,11 @@ class Run:
         """Have nothing written any more, for now."""
         if self.task is not None:
             self.task.cancel()
+
+    def note_once(self, remark: str) -> None:
+        """Say something below the answer; nothing, if it is said there already."""
+        if remark and remark not in self.notes:
+            self.notes.append(remark)
 
     def shown(self, text: str) -> str:
         """What readers see of an answer."""

@@ -23,6 +23,7 @@ from bot.turns.context import Context, longest, plan_context, resume_context
 from bot.turns.display import Display
 from bot.turns.endings import controls_after, footer_of
 from bot.turns.limits import TurnLimits
+from bot.turns.remarks import Remarks, on_path, on_quota
 from bot.turns.run import Gate, Run, outcome_of
 from bot.turns.troubles import Trouble, trouble_of
 from bot.turns.waiting import Waiting
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
 TYPING_S = 4.0
 TOLD_PAUSE_S = 3.0
-FULL = "(this conversation is full: I forget its oldest part)"
 
 
 class TurnRunner:
@@ -52,6 +52,7 @@ class TurnRunner:
         self._clock = clock
         self._context_tokens = limits.context_tokens
         self._waiting = Waiting(clock, limits.seconds)
+        self._remarks = Remarks()
         self._runs: dict[str, Run] = {}
 
     def stop(self, turn_id: str) -> None:
@@ -87,7 +88,7 @@ class TurnRunner:
                 async with running(self._waiting.end_in_time(run)):
                     state, footer = await self._answer(run, stream, gate)
                 await self._books.end(run.said, state, run.progress())
-                self._books.measures.turn_ended(run.ended(state, self._brain.name, self._clock.now_ms()))
+                self._note_end(run, state)
                 if run.progress().answer and (notice := await self._books.first_notice(run.said)):
                     run.notes.append(f"({notice})")
                 if gate.is_withdrawn:
@@ -97,6 +98,12 @@ class TurnRunner:
         finally:
             self._waiting.leave_line(run)
             del self._runs[run.turn_id]
+
+    def _note_end(self, run: Run, state: State) -> None:
+        ended = run.ended(state, self._brain.name, self._clock.now_ms())
+        self._books.measures.turn_ended(ended)
+        number, now_s = run.said.question.conversation_id, self._clock.now_s()
+        run.note_once(self._remarks.on_speed(number, ended.tokens_per_second, now_s))
 
     async def deliver(self, said: Said) -> None:
         """Show what a turn had come to that ended when we did not run, or whose end was not seen."""
@@ -132,7 +139,9 @@ class TurnRunner:
             async with running(self._preview(run, stream)):
                 await self._waiting.for_turn(run, gate)
                 async with running(self._type_forever(run), self._keep_forever(run)):
-                    return await self._write(run)
+                    state, footer = await self._write(run)
+                    is_cut = state == "length" and run.is_short_of_quota
+                    return state, on_quota(await self._books.next_grant(run.said)) if is_cut else footer
         except (MurmurError, StorageError) as error:
             trouble = await self._trouble(run, error)
             return "failed", trouble.sentence
@@ -165,11 +174,12 @@ class TurnRunner:
         """Read what was said before, decide what the model is told, and reserve what that may cost."""
         path = await self._books.path_before(run.said)
         context = await asyncio.to_thread(self._context, run, path)
-        if path and context.num_dropped > path[-1].progress.num_dropped and FULL not in run.notes:
-            run.notes.append(FULL)
+        for remark in on_path(run.said, path, context.num_dropped):
+            run.note_once(remark)
         if run.said.is_retry and context.num_held:
             context = replace(context, new_tokens=1)  # the question is there already
         granted = await self._books.begin(run.said, context, self._brain.name)
+        run.is_short_of_quota = granted < context.room_tokens
         run.context, run.writing = replace(context, room_tokens=granted), None
 
     def _context(self, run: Run, path: list[Said]) -> Context:

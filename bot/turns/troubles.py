@@ -53,7 +53,8 @@ def _no_route(error: Exception, _: str) -> Trouble:
 def _quota(error: Exception, next_grant: str) -> Trouble:
     available = error.available if isinstance(error, QuotaExceeded) else 0
     return Trouble(
-        "quota", f"Your quota is used up ({available} credits are left); there is more {next_grant}."
+        "quota",
+        f"Your quota is too low for an answer ({available} credits left); there is more {next_grant}.",
     )
 
 

@@ -76,6 +76,10 @@ async def test_behaviour_24_a_reply_to_an_older_answer_forks(world: World) -> No
     assert other.parent_id == one.question.turn_id
     assert other.question.conversation_id != two.question.conversation_id
     assert three.parent_id == other.question.turn_id, "in a chat of two the fork is what goes on"
+    assert world.port.texts[2:] == [
+        'You said: another two\n\n(forked from the answer to "one")',
+        "You said: three",
+    ]
 
 
 async def test_behaviour_23_stop_keeps_what_is_there_and_nothing_comes_after(world: World) -> None:
@@ -226,9 +230,11 @@ async def test_quota_that_is_used_up_is_told_in_a_sentence_and_costs_nothing(wor
     world.brain.answer = lambda prompt: "x" * 1000
     for number in range(60):
         await world.ask(f"question {number}", where=CHANNEL)
-        if "quota" in world.port.texts[-1]:
+        if "quota is too low" in world.port.texts[-1]:
             break
-    assert world.port.texts[-1].startswith("Your quota is used up (")
+    *_, shortened, refused = world.port.texts
+    assert shortened.endswith("(your quota ends here; there is more in 2 hours)")
+    assert refused.startswith("Your quota is too low for an answer (")
     assert (await world.standing()).held == 0
 
 
