@@ -1,10 +1,17 @@
-"""Events that are being dealt with: some at a time, each until it has come to something."""
+"""Events that are being dealt with: some at a time, each until it has come to something.
+
+Those that wait for a platform, which may not be there for a minute, have a line of their own: nobody's `stop`
+is to wait behind somebody's forty deletions.
+"""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
+
 from bot.clock import Clock
+from bot.words import Attached
 from storage.errors import StoreBusy
 from storage.inbox import Waiting
 from swarm.background import RunningGroup
@@ -12,8 +19,25 @@ from swarm.background import RunningGroup
 logger = logging.getLogger(__name__)
 
 MOST_TAKEN = 32
+MOST_WAITING_FOR_PLATFORMS = 16
 TAKE_AGAIN_S = 1.0
 TAKE_TRIES = 60
+
+
+class _Slow(msgspec.Struct):
+    """What of an event has to do with a platform."""
+
+    deleted: str = ""
+    files: tuple[Attached, ...] = ()
+
+
+def waits_for_platform(event: Waiting) -> bool:
+    """Something is to be taken away there, or to be read."""
+    try:
+        slow = msgspec.json.decode(event.event.payload, type=_Slow)
+    except msgspec.DecodeError:
+        return False
+    return bool(slow.deleted or slow.files)
 
 
 class Taking:
@@ -32,7 +56,8 @@ class Taking:
         self._clock = clock
         self._take = take
         self._on_end = on_end
-        self._takers = asyncio.Semaphore(MOST_TAKEN)
+        self._quick = asyncio.Semaphore(MOST_TAKEN)
+        self._slow = asyncio.Semaphore(MOST_WAITING_FOR_PLATFORMS)
 
     def begin(self, platform: str, events: Sequence[Waiting]) -> None:
         """Deal with what has come from a platform."""
@@ -42,7 +67,7 @@ class Taking:
 
     async def _deal_with(self, platform: str, event: Waiting) -> None:
         try:
-            async with self._takers:
+            async with self._slow if waits_for_platform(event) else self._quick:
                 await self._take_patiently(platform, event)
         except Exception:
             logger.exception("event %s was given up", event.event.event_id)

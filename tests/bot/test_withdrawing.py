@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from bot.sweeping import SWEEP_S
-from bot.words import Refused, Unreachable, Where
+from bot.words import Author, Refused, Unreachable, Where
 from storage.inbox import receive
 from storage.schema import delivery, inbox, joined_message
 from tests.bot.platform import ADA, BOB, CHANNEL, DIRECT, called, said, withdrawn
@@ -234,3 +234,22 @@ async def test_what_is_being_taken_away_is_not_shown_by_a_sweep_meanwhile(world:
     (shown,) = world.port.messages
     assert shown.is_gone
     assert not any("(stopped)" in text for text in shown.history)
+
+
+async def test_forty_deletions_on_a_platform_that_is_away_keep_nobody_waiting(world: World) -> None:
+    world.brain.token_s = 0.001
+    places = [Where("fake", f"place{number}", "direct") for number in range(40)]
+    people = [Author(f"person{number}", "P") for number in range(40)]
+    asked = [
+        await world.say("hi", where=where, author=who) for where, who in zip(places, people, strict=True)
+    ]
+    await world.quiet()
+    world.port.failures["remove"] = [Unreachable("gone for long") for _ in range(400)]
+    for message, where in zip(asked, places, strict=True):
+        await world.delete(message, where=where)
+    began_s = world.clock.now_s()
+    await world.call("help", author=BOB)
+    await world.until(lambda: [who for who, _ in world.port.told if who == BOB.external_id])
+    assert world.clock.now_s() - began_s < 1
+    world.port.failures.clear()
+    assert await prompts(world) == []
