@@ -35,6 +35,8 @@ class Origin(msgspec.Struct, frozen=True):
     author: Author
     temperature: float | None = None
     """Of this turn alone."""
+    sent_ms: int = 0
+    """When it was, as the platform says; 0 for what was no message."""
 
 
 class Call(msgspec.Struct, frozen=True):

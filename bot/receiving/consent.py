@@ -16,6 +16,8 @@ from storage.ledger import Person
 from storage.settings import set_setting, settings_of
 
 FRESH_MS = 600_000
+MOST_KEPT = 3
+"""Questions of one person: answered all at once when they agree, and not too fast then."""
 KEY = "consent"
 """Of an account's setting: it is exported and forgotten with the others."""
 COMPUTED = frozenset({"retry", "continue"})
@@ -56,6 +58,10 @@ class Consent:
         since_ms = self._clock.now_ms() - FRESH_MS
         events = await self._store.read(waiting, platform)
         return [each for each in events if each.event.sender == sender and each.received_ms >= since_ms]
+
+    async def has_too_many(self, inbound: Inbound) -> bool:
+        """Whether more of a person's questions are kept than will be answered."""
+        return len(await self.kept(inbound.where.platform, inbound.author.external_id)) > MOST_KEPT
 
     async def let_go_of_old(self, platforms: Iterable[str]) -> None:
         """Forget questions whose authors have not agreed in time."""

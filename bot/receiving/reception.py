@@ -80,6 +80,8 @@ class Joining(Protocol):
 
     def can_begin_again(self, turn_id: str) -> bool: ...
 
+    def origin_of(self, said: Said) -> Origin: ...
+
     def begin_again(self, turn_id: str) -> None: ...
 
 
@@ -117,7 +119,7 @@ class Reception:
         elif now_ms - inbound.sent_ms > TOO_OLD_MS:
             await self._decline(waiting, inbound, port, self._away(inbound))
         elif await self._desk.consent.is_missing(inbound):
-            await self._ask_consent(inbound, port)
+            await self._ask_consent(waiting, inbound, port)
         elif refusal := self._desk.haste.refusal(inbound, now_ms):
             await self._decline(waiting, inbound, port, refusal)
         elif inbound.call is not None:
@@ -177,8 +179,10 @@ class Reception:
         key = inbound.where.platform, inbound.where.place, inbound.author.external_id
         return AWAY if self._told_away.is_first(key, self._desk.clock.now_s()) else ""
 
-    async def _ask_consent(self, inbound: Inbound, port: Outbound) -> None:
+    async def _ask_consent(self, waiting: Waiting, inbound: Inbound, port: Outbound) -> None:
         """Ask whether this may be processed. It stays in the inbox, for when its author has agreed."""
+        if await self._desk.consent.has_too_many(inbound):
+            await self._desk.store.write(dispose, waiting.inbox_id)
         if question := self._desk.consent.question(inbound):
             await _tell(port, inbound, question)
 
@@ -231,8 +235,10 @@ class Reception:
     ) -> Said | None:
         """The question that a message was added to, if its author asked it a moment ago."""
         number = conversation.conversation_id
-        last = last_asked(connection, number, asker.account_id, now_ms - JOIN_MS)
+        last = last_asked(connection, number, asker.account_id, now_ms - TOO_OLD_MS)
         if last is None or not self._runner.can_begin_again(last.question.turn_id):
+            return None
+        if not 0 <= inbound.sent_ms - self._runner.origin_of(last).sent_ms <= JOIN_MS:
             return None
         prompt = f"{last.question.prompt}\n{inbound.text}"
         if len(prompt) > self._desk.letters.message:
@@ -244,7 +250,7 @@ def queue_turn(  # one place makes turns, whoever asks for them
     connection: Transaction, asker: Asker, conversation: Conversation, inbound: Inbound, now_ms: int
 ) -> str:
     """Queue a turn for what was said; returns its id."""
-    origin = Origin(inbound.where, inbound.event_id, inbound.author)
+    origin = Origin(inbound.where, inbound.event_id, inbound.author, sent_ms=inbound.sent_ms)
     turn_id = secrets.token_hex(16)
     question = Question(
         turn_id,

@@ -115,3 +115,13 @@ async def test_where_nobody_asks_agreeing_is_not_needed(world: World) -> None:
     await world.quiet()
     assert world.port.told == [("ada", "There is nothing here that you have to agree to; just ask.")]
     assert await world.ask("hello") == "You said: hello"
+
+
+async def test_of_somebody_who_does_not_agree_few_questions_are_kept(asking: World) -> None:
+    for number in range(20):
+        await asking.say(f"hello {number}", where=CHANNEL)
+        await asking.quiet()
+    assert len(await asking.store.read(waiting, "fake")) == 3
+    await asking.call("agree", where=CHANNEL)
+    await asking.quiet()
+    assert sorted(asking.port.texts) == [f"You said: hello {number}" for number in range(3)]

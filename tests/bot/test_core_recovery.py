@@ -12,7 +12,7 @@ from bot.sweeping import SWEEP_S
 from bot.words import Unreachable
 from storage.database import open_database
 from storage.inbox import receive
-from tests.bot.platform import ADA, said
+from tests.bot.platform import ADA, DIRECT, said
 from tests.bot.world import KEY, RULES, World, open_world
 
 LONG = "word " * 30
@@ -137,3 +137,16 @@ async def test_answers_for_a_platform_that_is_switched_off_wait_without_a_word(
     async with open_world(store_path, boot="last", like=before) as world:
         await world.quiet()
         assert world.port.texts[-1].endswith("(I was restarted: `continue` goes on)")
+
+
+async def test_what_was_said_minutes_apart_while_we_were_away_stays_two_questions(world: World) -> None:
+    now_ms = world.clock.now_ms()
+    events = [
+        said(text, text, where=DIRECT, author=ADA, sent_ms=now_ms - before_ms)
+        for text, before_ms in (("one", 300_000), ("two", 299_500), ("three", 120_000))
+    ]
+    for event in events:
+        await world.core.receive("fake", [event])
+        await world.store_is_quiet()
+    await world.quiet()
+    assert sorted(turn.question.prompt for turn in await world.turns()) == ["one\ntwo", "three"]
