@@ -199,7 +199,7 @@ class Core:
         while True:
             await self._desk.clock.sleep(SWEEP_S)
             try:
-                await sweep(self._desk, self._ports, self._retention_days)
+                await sweep(self._desk, self._ports, self._retention_days, self._gates.__contains__)
                 await self._deliver_again()
             except StorageError as error:
                 logger.warning("the store could not be swept: %s", error)

@@ -64,6 +64,25 @@ async def test_a_store_that_is_busy_for_a_moment_ends_nothing(world: World) -> N
     assert failures == []
 
 
+async def test_a_turn_whose_end_could_not_be_written_down_is_ended_by_the_sweep(world: World) -> None:
+    write = world.store.write
+
+    async def unusable(work, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if getattr(work, "__name__", "") in ("ended", "_fail"):
+            raise StoreBusy("the disk is full")
+        return await write(work, *args, **kwargs)
+
+    world.store.write = unusable  # type: ignore[method-assign]
+    await world.say("one")
+    await world.until(lambda: world.core.num_running)
+    await world.until(lambda: not world.core.num_busy)
+    assert [turn.state for turn in await world.turns()] == ["running"]
+    world.store.write = write  # type: ignore[method-assign]
+    await world.pass_(130)
+    assert [turn.state for turn in await world.turns()] == ["failed"]
+    assert await world.ask("two") == "You said: two"
+
+
 async def test_a_failed_question_can_be_tried_again_and_the_one_before_stays_as_it_is(world: World) -> None:
     await world.ask("one")
     world.brain.errors = [NoRouteError("nobody", (1,))] * 100
