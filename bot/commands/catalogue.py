@@ -17,7 +17,7 @@ COMMANDS = Registry(
                 arguments=(Argument("temperature", "0 to 2: how much chance there is in it"),),
                 example="retry 0.9"),
         Command("continue", "Go on where the length limit cut the last answer off", answer="public"),
-        Command("undo", "Take back your last question and its answer"),
+        Command("undo", "Take back your last question and its answer", is_personal=True),
         Command("persona show", "Show how I am told to behave here"),
         Command("persona set", "Tell me how to behave in this conversation",
                 arguments=(Argument("text", "what I am and how I speak", is_required=True, takes_rest=True),),

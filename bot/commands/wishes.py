@@ -11,6 +11,7 @@ from storage.conversations import Conversation, get_conversation, set_persona
 from storage.database import Transaction
 from storage.settings import Scope, Value, reset_settings, set_setting, settings_of
 
+JUST_US = "`channel` is for channels and rooms; in a chat of two use `here` or `me`."
 NOBODY = "There is no conversation of yours here yet; ask something first."
 Kind = Literal["number", "count", "switch"]
 
@@ -204,7 +205,9 @@ async def _target(desk: CommandDesk, order: Order) -> tuple[Scope, int] | str:
     if scope == "account":
         return scope, order.asker.account_id
     if scope == "place":
-        may_set = order.inbound.where.kind == "direct" or order.inbound.author.is_moderator
+        if order.inbound.where.kind == "direct":
+            return JUST_US
+        may_set = order.inbound.author.is_moderator
         return (scope, order.asker.place.place_id) if may_set else "Only moderators may set that for all."
     here = await desk.desk.store.read(find_for_command, order.asker)
     if here is None:

@@ -26,4 +26,4 @@ def is_between(room: Room, one: str, other: str) -> bool:
 
 def _is_personal(inbound: Inbound) -> bool:
     command = COMMANDS.get(inbound.call.command) if inbound.call is not None else None
-    return command is not None and (command.is_personal or command.name == "undo")
+    return command is not None and command.is_personal

@@ -12,7 +12,7 @@ from bot.commands.naming import Mistaken
 from bot.config.loading import BadConfig, load_config
 from bot.config.models import Settings
 from bot.operator.carrying import carry_out, open_office
-from bot.operator.files import back_up, export, write_privately
+from bot.operator.files import back_up, check_target, export, write_privately
 from bot.operator.parsing import parse
 from storage.errors import StorageError
 from swarm.background import running
@@ -72,6 +72,8 @@ async def _done(settings: Settings, parsed: argparse.Namespace) -> str:
 
 
 async def _export(settings: Settings, parsed: argparse.Namespace) -> str:
+    if parsed.output is not None:
+        check_target(parsed.output, settings.storage.path)
     async with open_office(settings, is_alone=False) as office:
         exported = await export(office, parsed.user)
     if parsed.output is None:

@@ -28,7 +28,7 @@ def back_up(store: Path, target: Path, *, replace: bool) -> None:
     """
     if not store.exists():
         raise Mistaken(f"there is no store {store} yet")
-    _check_target(target, store)
+    check_target(target, store)
     if target.exists() and not replace:
         raise StoreUnusable(f"{target} is there already: name another file, or add --replace")
     write_privately(target.with_name(f"{target.name}.key"), load_hash_key(store), replace=replace)
@@ -53,8 +53,8 @@ async def export(office: Office, user: str) -> bytes:
     return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode(errors="replace") + b"\n"
 
 
-def _check_target(target: Path, store: Path) -> None:
-    """See that a copy neither hits a folder nor takes a file away that the bot uses. Raises Mistaken."""
+def check_target(target: Path, store: Path) -> None:
+    """See that a file neither hits a folder nor takes a file away that the bot uses. Raises Mistaken."""
     if target.is_dir():
         raise Mistaken(f"{target} is a folder: name a file in it")
     if target.resolve() in {store.with_name(store.name + suffix).resolve() for suffix in OF_A_STORE}:

@@ -7,7 +7,7 @@ persona's instructions: it is forked from there.
 
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from bot.brain import Event
@@ -159,7 +159,8 @@ class SessionPool:
             if await self._is_attached(conversation_id, holder):
                 return holder
         if kept is None:
-            await self._wake_parent(conversation_id, ids)
+            with suppress(SwarmError):  # then all is told anew
+                await self._wake_parent(conversation_id, ids)
         forked = self._forked(conversation_id, ids)
         if forked is not None:
             return self._hold(conversation_id, forked)

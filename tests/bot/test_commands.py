@@ -210,3 +210,10 @@ async def test_what_was_said_once_long_ago_must_be_said_again(world: World) -> N
     await world.pass_(61)
     assert "To confirm" in await told(world, "forget")
     assert len(await world.turns()) == 1
+
+
+async def test_in_a_chat_of_two_nothing_is_set_for_a_channel(world: World) -> None:
+    await world.ask("hello")
+    await world.call("settings set", name="temperature", value="0.5", scope="channel")
+    await world.quiet()
+    assert world.port.told[-1][1].startswith("`channel` is for channels and rooms")

@@ -233,16 +233,17 @@ async def test_a_backup_is_complete_and_its_owners_alone(config: Path, store_pat
     connection.close()
 
 
+@pytest.mark.parametrize("command", [["backup"], ["export", BOB_ID, "--output"]])
 @pytest.mark.parametrize("suffix", ["", ".key", ".lock", "-wal"])
-async def test_a_backup_never_takes_the_place_of_what_the_bot_uses(
-    config: Path, store_path: Path, suffix: str
+async def test_no_file_takes_the_place_of_what_the_bot_uses(
+    config: Path, store_path: Path, suffix: str, command: list[str]
 ) -> None:
     async with open_world(store_path) as world:
         await asks(world, BOB)
         target = store_path.with_name(store_path.name + suffix)
         target.touch()
         before = target.stat().st_ino
-        status, _, errors = await start(config, "admin", "backup", str(target), "--replace")
+        status, _, errors = await start(config, "admin", *command, str(target), "--replace")
         assert (status, "belongs to the store that the bot uses" in errors) == (2, True)
         assert target.stat().st_ino == before
 
