@@ -39,6 +39,8 @@ class State:
     """The columns at which the contents of open list items begin, outermost first."""
     is_paragraph: bool = False
     """The line before is text, which goes on in the next line whatever its column is."""
+    is_empty_item: bool = False
+    """The line before has begun a list item and has nothing in it: a blank line ends that item."""
 
 
 def open_at_end(text: str) -> Fence | None:
@@ -61,7 +63,7 @@ def after_line(state: State, line: str) -> State:
     """What is open after `line`."""
     column, rest = _indent(line)
     if not rest.strip():
-        return State(state.fence, state.items)
+        return State(state.fence, state.items[:-1] if state.is_empty_item else state.items)
     if state.fence is not None:
         return _inside(state, state.fence, column, rest)
     items = tuple(start for start in state.items if column >= start)
@@ -72,7 +74,9 @@ def after_line(state: State, line: str) -> State:
         return State(Fence(mark[1], mark[2].strip(), container), items)
     is_text = bool(rest.strip()) and (state.is_paragraph or column - container < TAB_COLUMNS)
     goes_on = state.is_paragraph and len(items) < len(state.items) and not rest.startswith(_NEW_BLOCK)
-    return State(None, state.items if goes_on else items, is_text and not rest.startswith(_NO_TEXT))
+    if goes_on:
+        return State(None, state.items, is_text)
+    return State(None, items, is_text and not rest.startswith(_NO_TEXT), is_empty_item=not rest.strip())
 
 
 def _inside(state: State, fence: Fence, column: int, rest: str) -> State:

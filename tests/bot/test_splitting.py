@@ -2,7 +2,7 @@
 
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bot.rendering.fences import open_at_end
@@ -23,6 +23,9 @@ def is_only_fences(added: str) -> bool:
 
 
 @given(ANSWERS, st.integers(100, 400))
+@example("- \n\n   ```\nword", 100)  # a blank line ends an item that has nothing in it
+@example("- -\n\n  ```\nword", 100)
+@example("-\n  ```\nword", 100)
 def test_behaviour_05_parts_fit_lose_nothing_add_only_fences_and_are_balanced(text: str, limit: int) -> None:
     parts = split(text, limit, utf16_units)
     assert "".join(part.body for part in parts) == text
