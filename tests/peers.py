@@ -186,7 +186,8 @@ def _run(command: Sequence[str], folder: Path, lock: int, deadline: float) -> No
 def _watched(process: "subprocess.Popen[bytes]", name: str, log: Path, deadline: float) -> int | None:
     """The exit status, or None if the deadline passed; says now and then how far it is."""
     started = time.monotonic()
-    next_news = started
+    next_news = started + NEWS_EVERY_S
+    say(f"{name}: [0 s] starting")
     while (now := time.monotonic()) < deadline:
         if (status := process.poll()) is not None:
             return status

@@ -83,6 +83,7 @@ def test_help_has_examples(tmp_path: Path) -> None:
     assert "./murmur doctor --json" in done.stdout
 
 
+@pytest.mark.slow
 def test_whatever_is_gone_each_has_its_line_and_no_secret_is_shown(tmp_path: Path) -> None:
     write(
         tmp_path,

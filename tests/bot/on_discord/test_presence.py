@@ -74,6 +74,7 @@ async def test_it_is_shown_when_it_changes_and_once_a_minute_at_most(stage: Stag
         await stage.until(lambda: shown_by(stage) == [READY, NEEDS_SERVERS, SLOW])
 
 
+@pytest.mark.slow
 async def test_a_bot_that_listens_shows_it(fake: FakeDiscord, store_path: Path) -> None:
     async with open_stage(fake, store_path, shows_presence=True) as stage:
         await stage.until(lambda: shown_by(stage))

@@ -58,7 +58,7 @@ async def test_behaviour_24_a_reply_to_an_older_answer_forks(chat: Place) -> Non
     await chat.say("two")
     await chat.reads("You said: two")
     await chat.human.reply(chat.room_id, first.event_id, "another two")
-    await chat.reads("You said: another two")
+    await chat.reads('You said: another two\n\n(forked from the answer to "one")')
     one, two, other = await chat.bot.turns()
     assert other.parent_id == one.question.turn_id
     assert other.question.conversation_id != two.question.conversation_id

@@ -28,7 +28,7 @@ from tests.matrix_peer.human import Human
 from tests.matrix_peer.synapse import Account
 
 KEY = b"k" * 32
-WITHIN_S = 10.0
+WITHIN_S = 20.0
 UNLIMITED = {"send_burst": 10_000, "sends_per_second": 1000.0}
 RULES = Rules(
     rates=Rates(daily_grant=1_000_000, balance_cap=2_000_000, prefill_percent=25, least_new_tokens=8),

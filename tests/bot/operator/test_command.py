@@ -155,6 +155,7 @@ def test_without_a_bot_commands_are_carried_out_on_its_store(run: Run) -> None:
     assert run("admin", "sessions", "--json")[1] == "[]\n"
 
 
+@pytest.mark.slow
 async def test_what_was_done_without_a_bot_holds_when_it_runs(config: Path, store_path: Path) -> None:
     status, _, errors = await start(config, "admin", "ban", BOB_ID)
     assert status == 0, errors
@@ -163,6 +164,7 @@ async def test_what_was_done_without_a_bot_holds_when_it_runs(config: Path, stor
         assert await asks(world, ADA)
 
 
+@pytest.mark.slow
 async def test_forget_and_export_without_a_bot(config: Path, store_path: Path) -> None:
     async with open_world(store_path) as world:
         await world.ask("my secret question", author=BOB)
@@ -192,6 +194,7 @@ def _as_matrix(connection: object) -> None:
 # --- beside a bot -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_what_a_bot_has_in_memory_is_changed_in_it_and_data_beside_it(
     config: Path, store_path: Path
 ) -> None:
@@ -207,6 +210,7 @@ async def test_what_a_bot_has_in_memory_is_changed_in_it_and_data_beside_it(
         assert world.core.must_leave.is_set()
 
 
+@pytest.mark.slow
 async def test_a_bot_that_runs_but_does_not_listen_is_not_gone_around(config: Path, store_path: Path) -> None:
     with instance_lock(store_path):
         status, _, errors = await start(config, "admin", "ban", BOB_ID)
@@ -216,6 +220,7 @@ async def test_a_bot_that_runs_but_does_not_listen_is_not_gone_around(config: Pa
         assert (await start(config, "quota", "grant", BOB_ID, "5"))[0] == 0
 
 
+@pytest.mark.slow
 async def test_a_backup_is_complete_and_its_owners_alone(config: Path, store_path: Path) -> None:
     copy = config.parent / "copy.db"
     async with open_world(store_path) as world:
@@ -233,6 +238,7 @@ async def test_a_backup_is_complete_and_its_owners_alone(config: Path, store_pat
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["backup"], ["export", BOB_ID, "--output"]])
 @pytest.mark.parametrize("suffix", ["", ".key", ".lock", "-wal"])
 async def test_no_file_takes_the_place_of_what_the_bot_uses(
@@ -282,6 +288,7 @@ def test_secrets_of_platforms_are_not_needed(run: Run, config: Path) -> None:
     assert (status, "[discord] needs a token" in errors) == (2, True)
 
 
+@pytest.mark.slow
 def test_who_has_to_wait_is_told_that_it_goes_on(config: Path, store_path: Path) -> None:
     line = [sys.executable, "-m", "bot", "quota", "set", BOB_ID, "5", "--config", str(config)]
     writer = sqlite3.connect(store_path, isolation_level=None)
