@@ -91,7 +91,7 @@ class Control:
             return Answer(mistake=str(error))
         except TimeoutError:
             return Answer(mistake="that took too long; the bot's log may tell why")
-        except Exception:
+        except Exception:  # whoever calls has an answer coming, whatever went wrong
             logger.exception("a command through the control socket failed")
             return Answer(mistake="that went wrong; the bot's log tells how")
 

@@ -89,7 +89,7 @@ class RoomKeys:
         try:
             with self._client.store.database.atomic():
                 await self._client.receive_response(response)
-        except Exception:
+        except Exception:  # a stranger's keys raise what they like in the libraries below
             logger.exception("matrix-nio did not take keys of %s", user_id[:255])
 
     async def _ask(self, method: str, path: str, asked: Object) -> Object:
