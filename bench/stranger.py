@@ -7,6 +7,7 @@ from typing import Any
 
 from swarm.background import running_group
 from swarm.dht import Dht
+from swarm.errors import PeerUnreachable
 from swarm.streams import FrameStream
 from swarm.transport import Transport, native_id
 from swarm.wire.blocks import PeerId
@@ -34,10 +35,13 @@ class Stranger:
         await asyncio.sleep(0)
 
     async def raw(self, protocol: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A stream without a reader of frames."""
-        _, reader, writer = await self.transport.p2p.call_binary_stream_handler(
-            native_id(self.target), protocol
-        )
+        """A stream without a reader of frames. Raises PeerUnreachable."""
+        try:
+            _, reader, writer = await self.transport.p2p.call_binary_stream_handler(
+                native_id(self.target), protocol
+            )
+        except Exception as error:  # hivemind promises no kinds
+            raise PeerUnreachable(f"no {protocol} stream to {self.target}", self.target) from error
         return reader, writer
 
     @asynccontextmanager

@@ -189,19 +189,30 @@ async def announce_forever(
 
 async def _joined(transport: Transport, initial_peers: Sequence[str], is_client: bool) -> DHTNode:
     """A node that others may ask; behind a firewall, one that only asks. Raises ConfigError."""
-    try:
-        return await _created(transport, initial_peers, is_client)
-    except _NotDialled:
-        logger.info("peers cannot dial us: we use the DHT without serving it")
-    return await _created(transport, initial_peers, is_client=True)
+    deadline = asyncio.get_running_loop().time() + JOIN_S
+    while True:
+        try:
+            return await _created(transport, initial_peers, is_client, deadline)
+        except _NotDialled:
+            logger.info("peers cannot dial us: we use the DHT without serving it")
+            is_client = True
+        except _TooSlow:
+            logger.info("no initial peer has answered within %d s; asking again", RPC_S)
+
+
+class _TooSlow(Exception):
+    """Nobody answered in time. On a busy machine somebody does at the next attempt."""
 
 
 class _NotDialled(Exception):
     """Others cannot dial us. hivemind looks at that before the clock, so the clock may be wrong as well."""
 
 
-async def _created(transport: Transport, initial_peers: Sequence[str], is_client: bool) -> DHTNode:
-    """A node, or no trace of one. Raises ConfigError; _NotDialled unless `is_client`."""
+async def _created(
+    transport: Transport, initial_peers: Sequence[str], is_client: bool, deadline: float
+) -> DHTNode:
+    """A node, or no trace of one. Raises ConfigError, _TooSlow; _NotDialled unless `is_client`."""
+    began = asyncio.get_running_loop().time()
     nodes: list[DHTNode] = []  # to clean up even what is refused before `create` returns it
 
     class Node(DHTNode):  # type: ignore[misc]
@@ -210,7 +221,7 @@ async def _created(transport: Transport, initial_peers: Sequence[str], is_client
             nodes.append(self)
 
     try:
-        async with asyncio.timeout(JOIN_S):
+        async with asyncio.timeout_at(deadline):
             node = await Node.create(
                 p2p=MeteredP2P(transport.p2p, transport.incoming.loop_budget),
                 initial_peers=list(initial_peers),
@@ -226,6 +237,8 @@ async def _created(transport: Transport, initial_peers: Sequence[str], is_client
         await finish(_left(nodes[0]), within_s=2 * STOP_S)
         if isinstance(error, ValidationError):
             raise _NotDialled if "can't access" in str(error) else ConfigError(_CLOCK) from error
+        if isinstance(error, RuntimeError) and asyncio.get_running_loop().time() - began >= RPC_S:
+            raise _TooSlow from error
         if isinstance(error, RuntimeError | TimeoutError):
             raise ConfigError(nobody_answers(initial_peers)) from error
         raise

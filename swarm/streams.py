@@ -25,6 +25,7 @@ MAX_UNSENT_BYTES = 1 << 20
 MAX_BYTES_PER_PEER = 128 << 20
 MAX_STREAMS_PER_PEER = 256
 MAX_STREAMS = 4096
+MAX_REFUSALS = 64
 TURN_S = 0.001
 # What our thread spends on a stream before its first frame, and on a frame beside what it makes us do: too
 # little to be measured each time. A stream that comes to nothing is charged with what it costs the others:
@@ -123,6 +124,7 @@ class IncomingStreams:
     def __init__(self) -> None:
         self.num_refused = 0
         self._number: Counter[PeerId] = Counter()
+        self._refused: Counter[PeerId] = Counter()
         self._budgets: dict[PeerId, ByteBudget] = {}
         self._loop_budgets: dict[PeerId, LoopBudget] = {}
 
@@ -140,13 +142,30 @@ class IncomingStreams:
             }
         return self._loop_budgets.setdefault(peer_id, LoopBudget())
 
+    def is_full(self, peer_id: PeerId) -> bool:
+        """Whether the peer holds as many streams as it may."""
+        limit = MAX_STREAMS_PER_PEER if self._number.total() < MAX_STREAMS else FAIR_STREAMS
+        return self._number[peer_id] >= limit
+
+    def refuse(self, peer_id: PeerId) -> None:
+        """Note that the peer was told that it holds too many."""
+        self.num_refused += 1
+        if len(self._refused) >= MAX_REMEMBERED_PEERS:
+            self._refused.clear()
+        self._refused[peer_id] += 1
+
+    def is_deaf(self, peer_id: PeerId) -> bool:
+        """Whether the peer was told MAX_REFUSALS times in a row, and goes on."""
+        return self._refused[peer_id] > MAX_REFUSALS
+
     @contextmanager
     def counted(self, peer_id: PeerId) -> Iterator[bool]:
         """Count a stream of the peer during the block; tells whether it is within the limits."""
+        if is_admitted := not self.is_full(peer_id):
+            self._refused.pop(peer_id, None)
+        else:
+            self.refuse(peer_id)
         self._number[peer_id] += 1
-        limit = MAX_STREAMS_PER_PEER if self._number.total() <= MAX_STREAMS else FAIR_STREAMS
-        is_admitted = self._number[peer_id] <= limit
-        self.num_refused += not is_admitted
         try:
             yield is_admitted
         finally:

@@ -1,4 +1,4 @@
-"""Streams between peers: libp2p through hivemind's P2P. The only file that imports it.
+"""Streams between peers: libp2p through hivemind's P2P. Only this file and arrivals.py import it.
 
 What goes over the streams is streams.py's; what a peer says about itself in the DHT is dht.py's. Errors of
 hivemind, of libp2p's daemon (p2pd) and of sockets are translated here and leave as ours.
@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from hivemind.p2p import P2P, P2PDaemonError, PeerID
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 from swarm.addresses import dialable, dialable_by_others, parsed, peer_address
+from swarm.arrivals import listen, take_streams
 from swarm.background import finish, running
 from swarm.errors import ConfigError, PeerUnreachable, SwarmError
 from swarm.identity import Identity, holding, load_identity, temporary_identity
@@ -27,7 +28,6 @@ from swarm.quiet import quiet_hivemind
 from swarm.streams import (
     FIRST_FRAME_S,
     MAX_BYTES_PER_PEER,
-    MAX_STREAMS,
     VAIN_STREAM_S,
     ByteBudget,
     EndOfStream,
@@ -36,7 +36,7 @@ from swarm.streams import (
     StreamRules,
 )
 from swarm.wire.blocks import PeerId
-from swarm.wire.frames import BadFrame, FrameDecoder
+from swarm.wire.frames import BadFrame, FrameDecoder, encode_frame
 from swarm.wire.messages import SessionError
 
 __all__ = ["EndOfStream", "FrameStream", "Handler", "Transport", "native_id", "open_transport"]
@@ -55,12 +55,12 @@ Handler = Callable[[FrameStream], Awaitable[None]]
 class Transport:
     """Our place in the network: a peer id, addresses, streams in and streams out. See `open_transport`."""
 
-    def __init__(self, p2p: P2P, identity: Identity) -> None:
+    def __init__(self, p2p: "_Guarded", identity: Identity) -> None:
         self.p2p = p2p
         self.identity = identity
         self.peer_id = identity.peer_id
         self.addresses: tuple[str, ...] = ()
-        self.incoming = IncomingStreams()
+        self.incoming: IncomingStreams = p2p.incoming
         self._handlers: set[asyncio.Task[Any]] = set()
 
     async def refresh_addresses(self) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ class Transport:
                 if is_admitted:
                     await _handled(protocol, handler, stream)
                 else:
-                    stream.write_nowait(_refusal("busy", "too many open streams"))
+                    stream.write_nowait(_TOO_MANY)
         except asyncio.CancelledError:
             logger.debug("stream of %s cancelled", stream.remote_id)
         finally:
@@ -213,21 +213,29 @@ def _roles(*, is_public: bool, is_client: bool, use_relay: bool) -> dict[str, An
 class _Guarded(P2P):  # type: ignore[misc]
     """P2P whose daemon is started through p2pd_guard.py."""
 
+    async def _cut_off(self, peer_id: PeerId) -> None:
+        """End the connection to a peer, with all of its streams; it may dial again."""
+        with suppress(P2PDaemonError, OSError, EOFError, ValueError):
+            async with asyncio.timeout(STOP_S):
+                await self._client.disconnect(native_id(peer_id))
+
     @staticmethod
     def _make_process_args(*args: Any, **kwargs: Any) -> list[str]:
         guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(MAX_P2PD_FILES)]
         return [*guard, *P2P._make_process_args(*args, **kwargs)]
 
+    incoming: IncomingStreams
+
     def _start_listening(self) -> None:
-        """As hivemind does, but a burst of one peer's streams (backlog: 100) must not cost others theirs."""
+        """As hivemind does, but what a peer opens beyond its limits is refused before it costs others."""
 
-        async def listen() -> None:
+        async def taking() -> None:
             control = self._client.control
-            path = control.listen_maddr.value_for_protocol("unix")
-            async with await asyncio.start_unix_server(control._handler, path, backlog=MAX_STREAMS):
-                await asyncio.Future()
+            refusal = b"".join(encode_frame(_TOO_MANY))
+            with listen(control.listen_maddr.value_for_protocol("unix")) as listener:
+                await take_streams(listener, self.incoming, refusal, control._handler, self._cut_off)
 
-        self._listen_task = asyncio.create_task(listen())  # noqa: TID251 - P2P ends it
+        self._listen_task = asyncio.create_task(taking())  # noqa: TID251 - P2P ends it
 
 
 @contextmanager
@@ -240,17 +248,18 @@ def _sockets_in_a_folder() -> Iterator[type[_Guarded]]:
     usual = tempfile.gettempdir()
     place = usual if usual.isascii() and len(usual) <= MAX_SOCKET_FOLDER_LETTERS else "/tmp"
     with passing_folder(Path(place)) as folder:
-        prefix = {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/"}
-        yield cast(type[_Guarded], type("_GuardedInFolder", (_Guarded,), prefix))
+        ours = {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "incoming": IncomingStreams()}
+        yield cast(type[_Guarded], type("_GuardedInFolder", (_Guarded,), ours))
 
 
-async def _started(kind: type[_Guarded], arguments: dict[str, Any]) -> P2P:
+async def _started(kind: type[_Guarded], arguments: dict[str, Any]) -> _Guarded:
     """Start p2pd. A cancellation waits for it, so that there is something to end."""
     quiet_hivemind()
-    created: list[P2P] = []
+    created: list[_Guarded] = []
 
     async def create() -> None:
-        created.append(await kind.create(nat_port_map=False, check_if_identity_free=False, **arguments))
+        p2p = await kind.create(nat_port_map=False, check_if_identity_free=False, **arguments)
+        created.append(p2p)
 
     try:
         await finish(create(), within_s=START_S)
@@ -280,6 +289,9 @@ async def _handled(protocol: str, handler: Handler, stream: FrameStream) -> None
 
 def _refusal(code: Any, message: str) -> SessionError:
     return SessionError(session=bytes(16), epoch=0, code=code, message=message[:500], retry_after_ms=1000)
+
+
+_TOO_MANY = _refusal("busy", "too many open streams")
 
 
 def native_id(peer_id: PeerId) -> PeerID:

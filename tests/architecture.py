@@ -26,7 +26,8 @@ SHARED_HALF = {
 
 # Library -> the files or folders that alone import it.
 HOMES = {
-    "hivemind.p2p": ("swarm/transport.py",),
+    "hivemind.p2p": ("swarm/transport.py", "swarm/arrivals.py"),
+    "hivemind.proto": ("swarm/arrivals.py",),
     "hivemind.utils.multiaddr": ("swarm/addresses.py",),
     "hivemind.dht": ("swarm/dht.py", "swarm/dht_storage.py"),
     "huggingface_hub": ("swarm/checkpoint/hub.py",),

@@ -1,6 +1,8 @@
 """The DHT on real peers: announced records are found, and what does not prove itself never enters a table."""
 
 import asyncio
+import logging
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +18,7 @@ from hivemind.dht import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 
 from swarm.background import running
-from swarm.dht import Dht, announce_forever, open_dht
+from swarm.dht import RPC_S, Dht, announce_forever, open_dht
 from swarm.dht_storage import MAX_KEYS, MAX_KEYS_PER_PEER, MAX_SUBKEYS, BoundedStorage, opened
 from swarm.directory import ServerDirectory
 from swarm.errors import ConfigError
@@ -324,3 +326,18 @@ async def test_initial_peers_that_speak_no_dht_are_one_sentence() -> None:
         with pytest.raises(ConfigError, match="none of the initial peers answers"):
             async with node(*silent.addresses):
                 pass
+
+
+@pytest.mark.slow
+async def test_a_peer_too_busy_to_answer_the_first_time_is_asked_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "swarm.dht")
+    async with node() as (busy, _), open_transport() as transport:
+        await transport.connect(busy.peer_id, busy.addresses)
+        process = busy.p2p._child
+        process.send_signal(signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(RPC_S + 1, process.send_signal, signal.SIGCONT)
+        async with open_dht(transport, busy.addresses) as dht:
+            assert dht.num_peers == 1
+    assert "asking again" in caplog.text

@@ -10,6 +10,7 @@ import torch
 
 from swarm.errors import PeerUnreachable
 from swarm.streams import (
+    MAX_REFUSALS,
     MAX_STREAMS,
     MAX_STREAMS_PER_PEER,
     ByteBudget,
@@ -113,6 +114,17 @@ def test_a_peer_has_a_limit_and_a_newcomer_still_gets_in_when_all_streams_are_ta
         assert incoming.budget(one) is incoming.budget(one)
     assert not incoming._budgets
     assert not incoming._number
+
+
+def test_a_peer_is_deaf_once_it_was_refused_many_times_in_a_row_until_one_is_admitted() -> None:
+    incoming, deaf = IncomingStreams(), PeerId("1deaf")
+    for _ in range(MAX_REFUSALS):
+        incoming.refuse(deaf)
+    assert not incoming.is_deaf(deaf)
+    incoming.refuse(deaf)
+    assert incoming.is_deaf(deaf)
+    with incoming.counted(deaf):
+        assert not incoming.is_deaf(deaf)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 2, 4, 9])

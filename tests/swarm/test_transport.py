@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 
 from swarm.addresses import dialable, dialable_by_others
 from swarm.errors import ConfigError, PeerUnreachable, SwarmError
-from swarm.streams import MAX_STREAMS_PER_PEER, EndOfStream, FrameStream
+from swarm.streams import MAX_REFUSALS, MAX_STREAMS_PER_PEER, EndOfStream, FrameStream
 from swarm.transport import Transport, open_transport
 from swarm.wire.blocks import PeerId
 from swarm.wire.frames import FROM_CHAIN, FROM_SERVER
@@ -148,6 +148,44 @@ async def test_a_stream_too_many_is_refused_with_busy_and_others_go_on() -> None
         streams[0].close()
         await streams[1].write(Pages(block=0, offset=0, last=True))
         await streams[1].read()
+
+
+async def test_who_opens_streams_whatever_it_is_told_is_cut_off_and_nobody_else() -> None:
+    async with two() as (server, client), open_transport(client_only=True) as other:
+        honest = await dial(other, server)
+        first = await dial(client, server)
+        with suppress(PeerUnreachable):
+            _ = [await dial(client, server) for _ in range(4 * MAX_STREAMS_PER_PEER)]
+        with pytest.raises(PeerUnreachable):
+            await first.read()
+        assert server.incoming.num_refused > MAX_REFUSALS
+        await honest.write(Pages(block=0, offset=0, last=True))
+        await honest.read()
+        await _until(lambda: not server.incoming.is_full(client.peer_id))
+        again = await dial(client, server)
+        await again.write(Pages(block=0, offset=0, last=True))
+        await again.read()
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 - nothing says when a debt is paid
+        await asyncio.sleep(0.02)
+
+
+async def test_streams_of_one_burst_are_all_taken() -> None:
+    """p2pd connects for each at once: no more than a short line in front of us may be too short for them."""
+    async with two() as (server, client):
+        await client.connect(server.peer_id, server.addresses)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(MAX_STREAMS_PER_PEER):
+                group.create_task(_echoed(client, server))
+    assert server.incoming.num_refused == 0
+
+
+async def _echoed(client: Transport, server: Transport) -> None:
+    stream = await dial(client, server)
+    await stream.write(Pages(block=0, offset=0, last=True))
+    await stream.read()
 
 
 async def test_a_peer_that_cannot_be_dialled_is_unreachable() -> None:
