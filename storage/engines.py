@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 BUSY_MS = 5000
@@ -54,15 +54,23 @@ def migrating_engine(path: Path) -> Engine:
 def scrub(path: Path) -> None:
     """Move what the WAL holds into the store and empty it: it may have old pages of what was deleted since.
 
-    With somebody else reading or writing, what cannot be emptied now stays until the next time.
+    Waits for others who read or write. What they keep from being emptied for longer than BUSY_MS stays until
+    the next time.
     """
-    engine = migrating_engine(path)
+    engine, deadline_s = migrating_engine(path), time.monotonic() + BUSY_MS / 1000
     try:
         with engine.connect() as connection:
             connection.rollback()
-            connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[attr-defined]
+            while not _is_emptied(connection) and time.monotonic() < deadline_s:
+                time.sleep(PAUSE_S)
     finally:
         engine.dispose()
+
+
+def _is_emptied(connection: Connection) -> bool:
+    pragma = "PRAGMA wal_checkpoint(TRUNCATE)"
+    is_busy, _, _ = connection.connection.execute(pragma).fetchone()  # type: ignore[attr-defined]
+    return not is_busy
 
 
 def _set_up(engine: Engine, begin: str, **pragmas: str) -> None:

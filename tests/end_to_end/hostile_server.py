@@ -200,15 +200,16 @@ async def answered_twice(
     outcome = Outcome()
     async with client._open_network(among) as network:
         network.health = Health(clock)
-        outcome.first = await _answered(swarm, network, outcome, 7, stall_s, length)
+        outcome.first = await answered(swarm, network, outcome, 7, stall_s, length)
         outcome.avoided = set(network.health.avoiding())
-        outcome.second = await _answered(swarm, network, outcome, 8, stall_s, 3)
+        outcome.second = await answered(swarm, network, outcome, 8, stall_s, 3)
     return outcome
 
 
-async def _answered(
-    swarm: Swarm, network: Network, outcome: Outcome, number: int, stall_s: float, length: int
+async def answered(
+    swarm: Swarm, network: Network, outcome: Outcome, number: int, stall_s: float = 30.0, length: int = 12
 ) -> list[BlockServer]:
+    """A session that must be exact; where it ended."""
     async with (
         asyncio.timeout(20),
         open_session(network, Inputs(swarm.model.ends.embed)) as session,

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from swarm.health import Health
 from swarm.wire.bounds import ErrorCode
 from swarm.wire.messages import (
     BindAck,
@@ -33,6 +34,7 @@ from tests.end_to_end.hostile_server import (
     Tensors,
     Trick,
     add_hostile,
+    answered,
     answered_twice,
     changed,
     frame,
@@ -204,6 +206,20 @@ async def test_a_server_that_does_not_answer_what_was_asked_is_left_and_avoided_
     async with hostile_and_honest() as (swarm, hostile, client):
         found = await outcomes(swarm, hostile, client, on_results(NO_ANSWERS), stall_s=STALL_S)
         check_left(swarm, found)
+
+
+async def test_a_server_that_lies_after_some_good_answers_is_left_alone_longer_each_time() -> None:
+    now_s, pauses_s = 0.0, []
+    async with open_swarm(small_model("llama"), Offer(0, 6, blocks_per_s=1.0)) as swarm:
+        hostile = await add_hostile(swarm, 0, 6)
+        async with (await swarm.client())._open_network(swarm.servers) as network:
+            network.health = Health(lambda: now_s)
+            for number in range(3):
+                hostile.trick = on_results(BAD_RESULTS)["nan"]
+                await answered(swarm, network, Outcome(), number)
+                pauses_s.append(network.health.retry_at(hostile.peer_id) - now_s)
+                now_s += pauses_s[-1]
+    assert pauses_s == [2, 4, 8]
 
 
 async def test_what_a_server_says_beside_the_answer_changes_nothing() -> None:

@@ -239,8 +239,34 @@ async def test_what_was_deleted_leaves_no_bytes_once_the_store_is_scrubbed(store
     await store.write(add(secret))
     await store.write(lambda c: c.execute(text("DELETE FROM account")))
     await store.scrub()
-    for file in store.path.parent.glob("murmur.db*"):
-        assert secret.encode() not in file.read_bytes(), file.name
+    assert secret.encode() not in on_disk(store)
+
+
+async def test_scrubbing_waits_for_who_still_reads_what_was_deleted(store: Database) -> None:
+    secret, reads, done = "very private words", asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def read_slowly(connection: Connection) -> int:
+        found = len(connection.execute(text("SELECT platform FROM account")).all())
+        loop.call_soon_threadsafe(reads.set)
+        done.wait(10)
+        return found
+
+    await store.write(add(secret))
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(store.read(read_slowly))
+        await reads.wait()
+        await store.write(lambda c: c.execute(text("DELETE FROM account")))
+        scrubbing = group.create_task(store.scrub())
+        await asyncio.sleep(0.1)
+        assert not scrubbing.done()
+        done.set()
+    assert reading.result() == 1
+    assert secret.encode() not in on_disk(store)
+
+
+def on_disk(store: Database) -> bytes:
+    return b"".join(file.read_bytes() for file in store.path.parent.glob("murmur.db*"))
 
 
 async def test_who_cannot_await_writes_all_the_same(store: Database) -> None:
