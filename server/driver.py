@@ -61,6 +61,8 @@ class SessionDriver:
         self.session = session
         self.outgoing = Outgoing(self._on_broken, buffers.queued.open(client))
         self.last_used_s = 0.0
+        """When it came further. To send again what another hop refuses is no use of what it holds here."""
+        self._last_commit = -1
         self.is_fetched = asyncio.Event()
         self._rooms = rooms
         self._executor: Executor = rooms.executor
@@ -101,9 +103,11 @@ class SessionDriver:
     def on_frame(self, message: Step | StateStep, hidden: torch.Tensor, now_s: float) -> bool:
         """A step came along the chain; tells whether it brought something to compute."""
         num_useless = self.session.counters.num_useless
-        self.last_used_s = now_s
         self._is_replaying = isinstance(message, StateStep)
+        if isinstance(message, StateStep) or message.commit != self._last_commit:
+            self.last_used_s = now_s
         if isinstance(message, Step):
+            self._last_commit = message.commit
             effects = self.session.on_step(message, hidden, is_blocked=self.outgoing.is_full)
         else:
             effects = self.session.on_state_step(message, hidden)
@@ -184,7 +188,7 @@ class SessionDriver:
         key = self.session.key
         hidden: torch.Tensor = job.payload.to(self._dtype)
         while True:
-            if not await self._rooms.wake(key):
+            if not await self._rooms.wake(key, job.position + job.num_tokens):
                 raise KVFull("all KV pages of this server are in use, or the session is closed")
             cache = self._rooms.cache(key)
             try:

@@ -69,11 +69,17 @@ class Rooms(KVRooms):
             self.pool.close(cache)
         self.has_freed_memory = True
 
-    async def wake(self, key: SessionKey) -> bool:
-        """Bring a spilled cache back; False if there is no room for it now, or the session is closed."""
+    async def wake(self, key: SessionKey, position: int = 0) -> bool:
+        """Bring a spilled cache back, with room up to `position`; False if there is none now, or no session.
+
+        What was granted before it was spilled may be taken: then it waits in line as any other.
+        """
         cache = self._caches.get(key)
-        if cache is None or not cache.is_away:
-            return cache is not None
+        if cache is None or (cache.is_away and not await self._restored(key, cache)):
+            return False
+        return self._grant(key, position) >= position
+
+    async def _restored(self, key: SessionKey, cache: SessionCache) -> bool:
         is_back = self._is_next(key, cache.used) and await self.executor.call(
             lambda: self.pool.restore(cache)
         )

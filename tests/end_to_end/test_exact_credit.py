@@ -39,6 +39,30 @@ async def test_two_sessions_share_a_pool_that_has_room_for_one() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_sessions_of_two_clients_that_hold_what_others_need_never_wait_for_each_other_for_ever() -> (
+    None
+):
+    """One of thirty rounds did: one came back to less than it was promised, and its retries spared it."""
+    model = small_model("llama")
+    little = [Offer(at, at + 3, room_tokens=320, spill_bytes=1 << 28) for at in (0, 3)]
+    async with open_swarm(model, *little) as swarm:
+        clients = [await swarm.client() for _ in range(2)]
+
+        async def talk(number: int) -> None:
+            async with clients[number % 2].session() as session:
+                await check_answer(model, session, prompt(number, 90), 2)
+                session.rollback(0)
+                await check_answer(model, session, prompt(number, 180), 24)
+
+        for _ in range(8):
+            async with asyncio.TaskGroup() as group:
+                for number in range(1, 5):
+                    group.create_task(talk(number))
+        await swarm.check_clean()
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_session_that_no_server_has_room_for_hears_that_they_are_busy() -> None:
     async with open_swarm(small_model("llama"), Offer(0, 6, room_tokens=64)) as swarm:

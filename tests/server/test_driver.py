@@ -81,7 +81,7 @@ def bind(driver: SessionDriver, epoch: int = 0, *, next_hop: NextHop | None = No
     driver.carry_out(driver.session.bind(message))
 
 
-def feed(driver: SessionDriver, seq: int, epoch: int = 0) -> None:
+def feed(driver: SessionDriver, seq: int, epoch: int = 0, *, commit: int = 0, at_s: float = 0.0) -> None:
     """Eight tokens, at the place of the step with that number."""
     step = Step(
         epoch=epoch,
@@ -91,10 +91,10 @@ def feed(driver: SessionDriver, seq: int, epoch: int = 0) -> None:
         num_tokens=8,
         base_tag=seq,
         tag=seq + 1,
-        commit=0,
+        commit=commit,
         rows=1,
     )
-    driver.on_frame(step, torch.zeros(8, 4), 0.0)
+    driver.on_frame(step, torch.zeros(8, 4), at_s)
 
 
 async def is_waiting(task: asyncio.Task[None]) -> bool:
@@ -121,6 +121,17 @@ async def test_steps_that_wait_are_bounded_over_all_sessions_of_a_client_and_no_
                 runner.gate.set()
                 await waiting
     assert it.buffers.accepted.held == 0
+
+
+async def test_sending_again_what_another_hop_refuses_is_no_use_of_a_session() -> None:
+    async with bench(FakeRunner()) as it:
+        driver = it.driver(ALICE)
+        bind(driver)
+        for at_s in (10.0, 10.1, 10.2):
+            feed(driver, 0, at_s=at_s)
+        assert driver.last_used_s == 10.0
+        feed(driver, 1, commit=8, at_s=11.0)
+        assert driver.last_used_s == 11.0
 
 
 async def test_a_session_that_ends_gives_its_bytes_back() -> None:
