@@ -40,9 +40,7 @@ async def test_two_sessions_share_a_pool_that_has_room_for_one() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-async def test_sessions_of_two_clients_that_hold_what_others_need_never_wait_for_each_other_for_ever() -> (
-    None
-):
+async def test_two_clients_sessions_that_hold_what_others_need_do_not_wait_for_ever() -> None:
     """One of thirty rounds did: one came back to less than it was promised, and its retries spared it."""
     model = small_model("llama")
     little = [Offer(at, at + 3, room_tokens=320, spill_bytes=1 << 28) for at in (0, 3)]
