@@ -150,6 +150,7 @@ async def test_a_stream_too_many_is_refused_with_busy_and_others_go_on() -> None
         await streams[1].read()
 
 
+@pytest.mark.slow
 async def test_who_opens_streams_whatever_it_is_told_is_cut_off_and_nobody_else() -> None:
     async with two() as (server, client), open_transport(client_only=True) as other:
         honest = await dial(other, server)
