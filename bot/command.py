@@ -3,13 +3,10 @@
 import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-from bot.config.loading import BadConfig, load_config
+from bot.config.command_line import MISTAKEN, CommandLine, load_or_tell, tell
 from bot.config.models import Settings
-from swarm.say import say
 
-DEFAULT_PATH = Path("config.toml")
 EXAMPLES = """examples
   ./murmur config check                      # first: is everything set?
   ./murmur matrix login                      # once, for Matrix
@@ -23,28 +20,19 @@ answered after the next start."""
 def run_command_line(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run `./murmur bot`; returns 0 when it was told to stop, 2 for a mistake in one sentence."""
     parsed = parse(arguments)
-    try:
-        loaded = load_config(parsed.config, environment)
-    except BadConfig as error:
-        for sentence in error.sentences:
-            say(f"murmur bot: {sentence}")
-        return 2
-    for warning in loaded.warnings:
-        say(f"murmur bot: {warning}")
+    loaded = load_or_tell("bot", parsed.config, environment)
+    if loaded is None:
+        return MISTAKEN
+    tell("bot", loaded.warnings)
     return _run(loaded.settings)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="./murmur bot",
-        description="Runs the bots that a configuration enables.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandLine(
+        prog="./murmur bot", description="Runs the bots that a configuration enables.", epilog=EXAMPLES
     )
-    parser.add_argument(
-        "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: config.toml"
-    )
+    parser.add_config()
     return parser.parse_args(arguments)
 
 

@@ -20,6 +20,7 @@ from swarm.checkpoint import Checkpoint, open_checkpoint
 from swarm.checkpoint.rope_lengths import short_positions
 from swarm.dht import Dht, open_dht
 from swarm.generate import Generation
+from swarm.identity import Identity
 from swarm.inference import InferenceSession, Lengths, open_session
 from swarm.inputs import Inputs
 from swarm.model_ends import ModelEnds, load_ends
@@ -123,7 +124,9 @@ class Murmur:
 
 
 @asynccontextmanager
-async def join(initial_peers: Sequence[str], *, identity: Path | None = None) -> AsyncIterator[Murmur]:
+async def join(
+    initial_peers: Sequence[str], *, identity: Identity | Path | None = None
+) -> AsyncIterator[Murmur]:
     """Join a swarm as a client. With `identity`, a key file, sessions can be re-attached after a restart.
 
     Raises ConfigError with a sentence if nobody answers.

@@ -20,6 +20,7 @@ from swarm.wire.keys import peer_id_of
 
 _FILE_PREFIX = bytes([0x08, 0x01, 0x12, 0x40])
 _FILE_BYTES = len(_FILE_PREFIX) + 64
+OPTION = "--identity"
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,29 @@ class Identity:
     path: Path
     peer_id: PeerId
     _key: Ed25519PrivateKey
+    option: str = OPTION
+    """What names the file."""
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes that `swarm.wire.keys.is_signed_by` accepts for our peer id."""
         return self._key.sign(message)
 
 
-def load_identity(path: Path) -> Identity:
-    """Read the key in `path`; make one if there is no such file. Raises ConfigError if that fails."""
+def load_identity(path: Path, option: str = OPTION) -> Identity:
+    """Read the key in `path`; make one if there is no such file.
+
+    Raises ConfigError if that fails; the sentence says that `option` can name another file.
+    """
     try:
         if not path.exists():
             _create(path)
         with path.open("rb") as file:  # it may be a device, which has no end
             raw = file.read(_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"the identity file {path} cannot be used: {error.strerror}") from error
-    return _parse(path, raw)
+        raise ConfigError(
+            f"the identity file {path} cannot be used: {error.strerror}; name another one with {option}"
+        ) from error
+    return _parse(path, raw, option)
 
 
 @contextmanager
@@ -77,19 +85,20 @@ def holding(identity: Identity) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigError(
-                f"another process runs with the identity {identity.path}: stop it, or name another --identity"
+                f"another process runs with the identity {identity.path}: stop it, or name another "
+                f"{identity.option}"
             ) from error
         yield
 
 
-def _parse(path: Path, raw: bytes) -> Identity:
+def _parse(path: Path, raw: bytes, option: str) -> Identity:
     seed, public = raw[len(_FILE_PREFIX) : -32], raw[-32:]
     if len(raw) == _FILE_BYTES and raw.startswith(_FILE_PREFIX):
         key = Ed25519PrivateKey.from_private_bytes(seed)
         if key.public_key().public_bytes_raw() == public:
-            return Identity(path, peer_id_of(public), key)
+            return Identity(path, peer_id_of(public), key, option)
     raise ConfigError(
-        f"{path} holds no Ed25519 identity: name another file with --identity, or remove it to get a new one"
+        f"{path} holds no Ed25519 identity: name another file with {option}, or remove it to get a new one"
     )
 
 

@@ -5,13 +5,11 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-from bot.config.loading import BadConfig, load_config
+from bot.config.command_line import MISTAKEN, CommandLine, load_or_tell
 from bot.config.report import as_json, as_text
 from swarm.say import say
 
-DEFAULT_PATH = Path("config.toml")
 EXAMPLES = """examples
   ./murmur config check
   ./murmur config check --config /etc/murmur/config.toml
@@ -25,23 +23,17 @@ told one sentence each, and the exit code is 2 then."""
 def run_config(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run `./murmur config`; returns the exit code."""
     parsed = _parse(arguments)
-    try:
-        loaded = load_config(parsed.config, environment)
-    except BadConfig as error:
-        for sentence in error.sentences:
-            say(f"murmur config: {sentence}")
-        return 2
+    loaded = load_or_tell("config", parsed.config, environment)
+    if loaded is None:
+        return MISTAKEN
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     return _write(as_json(loaded) if parsed.json else as_text(loaded))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./murmur config",
-        description="Checks a configuration of the bot.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandLine(
+        prog="./murmur config", description="Checks a configuration of the bot.", epilog=EXAMPLES
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = commands.add_parser(
@@ -49,11 +41,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="show what is set and where each value came from",
         description="Shows every setting and where it came from: file, default or environment. No secrets.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    check.add_argument(
-        "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: config.toml"
-    )
+    check.add_config()
     check.add_argument("--json", action="store_true", help="file, settings, warnings as one JSON object")
     return parser.parse_args(arguments)
 

@@ -23,6 +23,8 @@ from bot.config.fields import (
 )
 from bot.config.platforms import DiscordSettings, MatrixSettings
 
+IDENTITY_OPTION = "[swarm] identity_file"
+"""What names the bot's key in the swarm, in sentences."""
 PERSONA = "You are {name}, a friendly member of this room. Answer briefly."
 NOTICE = "Volunteers' servers compute my answers and could read what you write: tell me no secrets."
 

@@ -53,9 +53,11 @@ def _platforms(settings: Settings) -> Iterator[Check]:
     """The libraries of platforms that are not enabled are not imported."""
     if settings.matrix.enabled:
         from bot.on_matrix.checkup import address, check_matrix
+        from bot.on_matrix.key_checkup import check_matrix_keys
 
         url = address(settings.matrix)
         yield Check("matrix", "asking the homeserver", lambda: check_matrix(settings.matrix))
+        yield Check("matrix keys", "opening the keys", lambda: check_matrix_keys(settings.matrix))
         yield Check("clock", "comparing the clock", lambda: _alone(check_clock(url)))
     if settings.discord.enabled:
         from bot.on_discord import checkup
@@ -66,6 +68,7 @@ def _platforms(settings: Settings) -> Iterator[Check]:
 
 
 def _swarm(swarm: SwarmChecks) -> Iterator[Check]:
+    yield _at_once("identity", lambda: [swarm.check_identity()])
     yield Check("model", "reading the model's files", swarm.check_models, within_s=3600.0)
     yield Check("peers", "dialling the initial peers", swarm.check_peers, within_s=60.0)
     yield Check("swarm", "asking the swarm who serves", swarm.check_servers, within_s=90.0)

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bot.config.command_line import CommandLine
 from bot.config.loading import BadConfig, load_config
 from bot.findings import Finding, failed
 from swarm.say import clear, is_terminal, say, show
 
-DEFAULT_PATH = Path("config.toml")
 EXAMPLES = """examples
   ./murmur doctor
   ./murmur doctor --config /etc/murmur/config.toml
@@ -46,15 +46,12 @@ def as_json(findings: list[Finding]) -> str:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="./murmur doctor",
         description="Tries every connection that the bot needs, and says what is wrong and what to do.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: config.toml"
-    )
+    parser.add_config()
     parser.add_argument("--json", action="store_true", help="ok and findings as one JSON object")
     return parser.parse_args(arguments)
 

@@ -1,14 +1,17 @@
 """The swarm: the model's files, the peers through which it is found, and who serves which blocks."""
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bot.config.mistakes import safe
-from bot.config.models import SwarmSettings
+from bot.config.models import IDENTITY_OPTION, SwarmSettings
 from bot.findings import Finding, failed, ok, warning
 from swarm.checkpoint import Checkpoint, check_model, open_checkpoint
 from swarm.errors import MurmurError, NoRouteError
+from swarm.identity import load_identity
 from swarm.routing import check_coverage, usable_servers
 
 DIALLED_WITHIN_S = 5.0
@@ -22,6 +25,22 @@ class SwarmChecks:
     def __init__(self, settings: SwarmSettings) -> None:
         self._settings = settings
         self._models: list[Checkpoint] = []
+
+    def check_identity(self) -> Finding:
+        """Whether the bot's key in the swarm can be used; it is made at the first start."""
+        path, another = self._settings.identity_file, f"name another one with {IDENTITY_OPTION}"
+        shown = safe(str(path))
+        try:
+            if not path.exists():
+                return _to_be_made(path, shown, another)
+            if not path.is_file():
+                return failed("identity", f"{shown} is no file: {another}")
+            identity = load_identity(path, IDENTITY_OPTION)
+        except OSError as error:
+            return failed("identity", f"{shown} cannot be looked at: {error.strerror}; {another}")
+        except MurmurError as error:
+            return failed("identity", str(error))
+        return ok("identity", f"{shown} is the bot's key in the swarm, {identity.peer_id}")
 
     async def check_models(self) -> list[Finding]:
         """Whether the files of the models are there and fit together; no weights are loaded."""
@@ -70,6 +89,14 @@ class SwarmChecks:
             return failed("model", str(error))
         self._models.append(checkpoint)
         return ok("model", f"{safe(model)} has {checkpoint.num_blocks} blocks, and its files fit together")
+
+
+def _to_be_made(path: Path, shown: str, another: str) -> Finding:
+    """Whether a key, and folders on the way to it, could be made; none of them is there."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return ok("identity", f"{shown} is made at the first start")
+    return failed("identity", f"{shown} cannot be made: check who owns {safe(str(there))}, or {another}")
 
 
 def _coverage(model: Checkpoint, records: Sequence[object]) -> Finding:

@@ -6,7 +6,7 @@ learn to trust; so the token is kept, beside the keys, where nobody else may rea
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -15,6 +15,7 @@ from nio import AsyncClient, AsyncClientConfig, LoginResponse
 
 from bot.clock import Clock
 from bot.on_matrix.cross_signing import sign_own_device
+from bot.on_matrix.key_files import close_databases, make_private, unreadable
 from bot.on_matrix.sealing import Sealer
 from bot.on_matrix.trying import Patience
 from bot.on_matrix.wire import LoggedOut
@@ -44,7 +45,8 @@ async def log_in(homeserver: str, user_id: str, password: str, folder: Path) -> 
 
     Raises NotLoggedIn if the homeserver does not let us, Unreachable if it does not answer.
     """
-    _make_private(folder)
+    with _usable(folder):
+        make_private(folder)
     client = AsyncClient(homeserver, user_id, config=_config(""))
     try:
         answer = await client.login(password, device_name=DEVICE_NAME)
@@ -55,7 +57,8 @@ async def log_in(homeserver: str, user_id: str, password: str, folder: Path) -> 
     if not isinstance(answer, LoginResponse):
         raise NotLoggedIn(f"the homeserver refused to log {user_id} in: {str(answer.status_code)[:60]!r}")
     session = Session(homeserver, answer.user_id, answer.device_id, answer.access_token)
-    _write(folder / SESSION_FILE, msgspec.json.encode(session))
+    with _usable(folder):
+        _write(folder / SESSION_FILE, msgspec.json.encode(session))
 
 
 @contextlib.asynccontextmanager
@@ -72,7 +75,10 @@ async def open_account(
             f"{folder} belongs to {session.user_id[:255]} on {session.homeserver[:255]}: "
             "log in anew with ./murmur matrix login"
         )
-    _make_private(folder)
+    with _usable(folder):
+        make_private(folder)
+        if secret:
+            close_databases(folder, session.user_id, session.device_id)
     client = AsyncClient(homeserver, user_id, session.device_id, str(folder), _config(secret))
     try:
         _take_up(client, session, folder)
@@ -115,15 +121,19 @@ def _take_up(client: AsyncClient, session: Session, folder: Path) -> None:
     try:
         client.restore_login(session.user_id, session.device_id, session.access_token)
     except Exception as error:  # each library below has kinds of its own, some without a common base
+        raise NotLoggedIn(unreadable(folder)) from error
+
+
+@contextlib.contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Raises NotLoggedIn if what is done with the folder in the block cannot be done."""
+    try:
+        yield
+    except OSError as error:
         raise NotLoggedIn(
-            f"the keys in {folder} cannot be read: set the store_secret they were made with, or log in anew"
-            " with ./murmur matrix login"
+            f"{folder} cannot be used: {error.strerror}; see that there is room and who owns it, or name "
+            "another folder with [matrix] store"
         ) from error
-
-
-def _make_private(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
 
 
 def read_session(folder: Path) -> Session:

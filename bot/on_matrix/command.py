@@ -4,14 +4,12 @@ import argparse
 import getpass
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-from bot.config.loading import BadConfig, load_config
+from bot.config.command_line import MISTAKEN, CommandLine, load_or_tell
 from bot.config.platforms import MatrixSettings
 from swarm.errors import ConfigError
 from swarm.say import say
 
-DEFAULT_PATH = Path("config.toml")
 EXAMPLES = """examples
   ./murmur matrix login
   MATRIX_PASSWORD=... ./murmur matrix login --config /etc/murmur/config.toml
@@ -24,29 +22,22 @@ replaces the account's cross-signing keys if they were made by somebody else; cl
 def run_matrix(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run `./murmur matrix`; returns the exit code."""
     parsed = _parse(arguments)
-    try:
-        settings = load_config(parsed.config, environment).settings.matrix
-    except BadConfig as error:
-        for sentence in error.sentences:
-            say(f"murmur matrix: {sentence}")
-        return 2
+    loaded = load_or_tell("matrix", parsed.config, environment)
+    if loaded is None:
+        return MISTAKEN
     from swarm.loop import run_command
 
+    settings = loaded.settings.matrix
     work = _log_in(settings) if parsed.command == "login" else _reset(settings)
     return run_command(f"matrix {parsed.command}", work, code_if_stopped=130)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./murmur matrix",
-        description="Prepares the bot's account on Matrix.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandLine(
+        prog="./murmur matrix", description="Prepares the bot's account on Matrix.", epilog=EXAMPLES
     )
     parser.add_argument("command", choices=["login", "reset-identity"])
-    parser.add_argument(
-        "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: config.toml"
-    )
+    parser.add_config()
     return parser.parse_args(arguments)
 
 

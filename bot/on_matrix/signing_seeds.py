@@ -55,7 +55,7 @@ def load_seeds(path: Path, user_id: str, secret: str) -> Seeds | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SeedsUnusable(f"{path} cannot be read: {error.strerror}") from error
+        raise SeedsUnusable(f"{path} cannot be read: {error.strerror}; check who owns it") from error
     if len(sealed) != FILE_BYTES or not sealed.startswith(HEADER):
         raise SeedsUnusable(f"{path} is not the file that Murmur wrote: restore it from a backup")
     salt, rest = _cut(sealed.removeprefix(HEADER), SALT_BYTES)
@@ -64,7 +64,8 @@ def load_seeds(path: Path, user_id: str, secret: str) -> Seeds | None:
         plain = _cipher(secret, salt).decrypt(nonce, ciphertext, _bound_to(user_id))
     except InvalidTag:
         raise SeedsUnusable(
-            f"{path} was written with another secret or for another account than {user_id}"
+            f"{path} was written with another secret or for another account than {user_id}: set the "
+            "store_secret it was made with, or restore the file that belongs to yours"
         ) from None
     return Seeds(*(plain[start : start + SEED_BYTES] for start in range(0, len(plain), SEED_BYTES)))
 
@@ -82,7 +83,9 @@ def save_seeds(path: Path, user_id: str, secret: str, seeds: Seeds) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise SeedsUnusable(f"{path} cannot be written: {error.strerror}") from error
+        raise SeedsUnusable(
+            f"{path} cannot be written: {error.strerror}; see that there is room, and who owns the folder"
+        ) from error
 
 
 def _cut(text: bytes, size: int) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bot.commands.naming import Mistaken
-from bot.config.loading import BadConfig, load_config
+from bot.config.command_line import MISTAKEN, load_or_tell
 from bot.config.models import Settings
 from bot.operator.carrying import carry_out, open_office
 from bot.operator.files import back_up, check_target, export, write_privately
@@ -29,14 +29,11 @@ def run_operator(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run the command line, `admin` or `quota` being its first word; returns the exit status."""
     parsed = parse(arguments)
     name = f"{arguments[0]} {parsed.command.partition(' ')[2]}"
-    try:
-        needs_secrets = parsed.command == "admin invite-url"
-        settings = load_config(parsed.config, environment, needs_secrets=needs_secrets).settings
-    except BadConfig as error:
-        for sentence in error.sentences:
-            say(f"murmur {name}: {sentence}")
-        return 2
-    return run_command(name, _run(settings, parsed), code_if_stopped=130)
+    needs_secrets = parsed.command == "admin invite-url"
+    loaded = load_or_tell(name, parsed.config, environment, needs_secrets=needs_secrets)
+    if loaded is None:
+        return MISTAKEN
+    return run_command(name, _run(loaded.settings, parsed), code_if_stopped=130)
 
 
 async def _run(settings: Settings, parsed: argparse.Namespace) -> None:

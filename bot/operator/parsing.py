@@ -7,9 +7,9 @@ from typing import NoReturn
 
 from bot.commands.catalogue import COMMANDS
 from bot.commands.registry import Argument, Command
+from bot.config.command_line import MISTAKEN, CommandLine
 from swarm.say import say
 
-DEFAULT_PATH = Path("config.toml")
 LISTS = frozenset({"admin audit", "admin reports", "admin sessions", "quota show"})
 _USER = Argument("user", "@ada:example.org, or an id of Discord", is_required=True)
 _CREDITS = Argument("credits", "how many", is_required=True)
@@ -41,13 +41,13 @@ NOTE = """
 A bot that runs carries commands out through [ops] control_socket; without one they are done on its store."""
 
 
-class OneSentence(argparse.ArgumentParser):
+class OneSentence(CommandLine):
     """Says what is wrong in one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        """Say it, and exit with 2."""
+        """Say it, and exit as mistaken."""
         say(f"murmur: {message.splitlines()[0]}; {self.prog} --help tells more")
-        sys.exit(2)
+        sys.exit(MISTAKEN)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -58,9 +58,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog=f"./murmur {group}",
         description=DESCRIPTIONS[group],
         epilog=f"examples\n{examples}\n{NOTE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_config(parser, DEFAULT_PATH)
+    parser.add_config()
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in commands:
         _add(subparsers, command)
@@ -73,7 +72,6 @@ def _add(subparsers: "argparse._SubParsersAction[OneSentence]", command: Command
         help=command.summary,
         description=f"{command.summary}.",
         epilog=f"example\n  ./murmur {command.example or command.name}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for argument in command.arguments:
         how_many = None if argument.is_required else "?"
@@ -83,8 +81,8 @@ def _add(subparsers: "argparse._SubParsersAction[OneSentence]", command: Command
     parser.set_defaults(command="admin grant" if command.name == "quota grant" else command.name)
 
 
-def _add_options(parser: argparse.ArgumentParser, name: str) -> None:
-    _add_config(parser, argparse.SUPPRESS)  # one that stands before the command is not taken back
+def _add_options(parser: CommandLine, name: str) -> None:
+    parser.add_config(argparse.SUPPRESS)  # one that stands before the command is not taken back
     if name in LISTS:
         parser.add_argument("--json", action="store_true", help="the same as JSON, a list of objects")
     if name == "admin forget":
@@ -93,7 +91,3 @@ def _add_options(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
     if name in ("admin backup", "admin export"):
         parser.add_argument("--replace", action="store_true", help="write over a file that is there")
-
-
-def _add_config(parser: argparse.ArgumentParser, default: Path | str) -> None:
-    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help="default: config.toml")

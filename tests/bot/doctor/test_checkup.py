@@ -54,8 +54,26 @@ async def test_what_goes_on_is_shown_while_it_takes() -> None:
     ("text", "names"),
     [
         ("", ["config", "store", "disk", "metrics"]),
-        (DISCORD, ["config", "store", "disk", "metrics", "discord", "clock", "model", "peers", "swarm"]),
-        (MATRIX, ["config", "store", "disk", "metrics", "matrix", "clock", "model", "peers", "swarm"]),
+        (
+            DISCORD,
+            ["config", "store", "disk", "metrics", "discord", "clock", "identity", "model", "peers", "swarm"],
+        ),
+        (
+            MATRIX,
+            [
+                "config",
+                "store",
+                "disk",
+                "metrics",
+                "matrix",
+                "matrix keys",
+                "clock",
+                "identity",
+                "model",
+                "peers",
+                "swarm",
+            ],
+        ),
     ],
 )
 def test_only_what_is_enabled_is_looked_at(tmp_path: Path, text: str, names: list[str]) -> None:

@@ -108,5 +108,11 @@ initial_peers = ["{NOBODY}"]
         "FAILED   swarm: ",
     ):
         assert [line for line in lines if line.startswith(begin)], done.stdout
-    assert [line for line in lines if line.startswith("ok       model: ")]
+    for begin in (
+        "ok       model: ",
+        "ok       matrix keys: they are made at the first start",
+        "ok       identity: bot.key is made at the first start",
+    ):
+        assert [line for line in lines if line.startswith(begin)], done.stdout
+    assert not (tmp_path / "bot.key").exists()
     assert all(line.startswith(("ok ", "warning ", "FAILED ")) for line in lines)
