@@ -79,6 +79,9 @@ class Brain(Protocol):
     async def forget(self, conversation_id: int) -> None:
         """Close the conversation's session: what it knows is not to be kept."""
 
+    async def forget_persona(self, instructions: str) -> None:
+        """Close what knows these instructions and nothing more: no conversation follows them any more."""
+
     async def survey(self) -> Survey:
         """How the model's swarm is now, or was a few seconds ago. Raises SwarmError."""
 

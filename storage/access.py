@@ -6,7 +6,7 @@ A ban is kept with the account, a rule (allow, deny) by name; of somebody who is
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, literal, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from storage.ledger import Person
@@ -70,6 +70,19 @@ def set_rule(connection: Connection, named: Person, *, is_allowed: bool, key: by
     _drop_rules(connection, named, key)
     values = {"is_allowed": is_allowed, "at": now_ms}
     connection.execute(insert(access_rule).values(platform=named.platform, name=named.external_id, **values))
+
+
+def inherit_rule(connection: Connection, named: Person, heir: Person, now_ms: int) -> None:
+    """What was said of a place holds for the one that takes its place, unless something was said of that."""
+    columns = (access_rule.c.platform, access_rule.c.name, access_rule.c.is_allowed, access_rule.c.at)
+    said = select(
+        literal(heir.platform), literal(heir.external_id), access_rule.c.is_allowed, literal(now_ms)
+    )
+    connection.execute(
+        insert_or(access_rule)
+        .from_select([column.name for column in columns], said.where(_names(named)))
+        .on_conflict_do_nothing()
+    )
 
 
 def ban(connection: Connection, person: Person, until_ms: int, now_ms: int) -> None:

@@ -31,9 +31,9 @@ def affordable_tokens(rates: Rates, available: int, *, prefill_tokens: int, max_
     return min(max_new_tokens, left) if left >= least else 0
 
 
-def grant(rates: Rates, balance: int, already: int = 0) -> int:
-    """Today's grant for a balance; `already` was given to somebody who then asked to be forgotten."""
-    return max(0, min(rates.daily_grant - already, rates.balance_cap - balance))
+def grant(rates: Rates, balance: int) -> int:
+    """Today's grant for a balance."""
+    return max(0, min(rates.daily_grant, rates.balance_cap - balance))
 
 
 def period_of(now_ms: int) -> str:

@@ -28,7 +28,9 @@ class StoreBusy(StorageError):
 class QuotaExceeded(StorageError):
     """The account cannot pay for this turn."""
 
-    def __init__(self, available: int, needed: int) -> None:
+    def __init__(self, available: int, needed: int, used_earlier: int = 0) -> None:
+        """`used_earlier` is what its owner had used today when they were forgotten."""
         super().__init__(f"{needed} credits are needed and {available} are available")
         self.available = available
         self.needed = needed
+        self.used_earlier = used_earlier

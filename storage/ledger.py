@@ -14,10 +14,15 @@ from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from storage.amounts import DAY_MS, Rates, affordable_tokens, charge, grant, next_period_ms, period_of
 from storage.errors import QuotaExceeded
+from storage.forgotten import keep_usage, usage_before
 from storage.schema import account, forgotten, hold, ledger
 
 DAILY = "daily"
 CHARGE = "charge"
+REFUND = "refund"
+EARLIER = "earlier"
+"""What somebody had used today when they were forgotten: the day's grant is smaller by that."""
+USED = (CHARGE, REFUND, EARLIER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class Standing:
     held: int
     used_today: int
     next_grant_ms: int
+    used_earlier: int = 0
+    """Of what was used today: before this person was forgotten."""
 
 
 def open_account(connection: Connection, person: Person, rates: Rates, key: bytes, now_ms: int) -> int:
@@ -68,9 +75,10 @@ def open_account(connection: Connection, person: Person, rates: Rates, key: byte
     where = (account.c.platform == person.platform) & (account.c.external_id == person.external_id)
     account_id, balance = (connection.execute(select(account.c.id, account.c.balance).where(where))).one()
     period = period_of(now_ms)
-    kept = select(forgotten.c.granted).where(forgotten.c.account_hash == hashed, forgotten.c.period == period)
-    already = connection.scalar(kept) or 0
-    _credit(connection, account_id, DAILY, grant(rates, balance, already), now_ms, period=period)
+    if _enter(connection, account_id, DAILY, grant(rates, balance), now_ms, period=period):
+        used = min(usage_before(connection, hashed, period), _available(connection, account_id))
+        if used:
+            _enter(connection, account_id, EARLIER, -used, now_ms, period=period)
     return int(account_id)
 
 
@@ -160,9 +168,7 @@ def settle(connection: Connection, turn_id: str, spent: int, now_ms: int) -> int
     charged = max(0, min(spent, amount))
     if charged:
         values = {"account_id": account_id, "kind": CHARGE, "amount": -charged, "turn_id": turn_id}
-        entered = connection.execute(
-            insert_or(ledger).values(at=now_ms, **values).on_conflict_do_nothing(index_elements=["turn_id"])
-        )
+        entered = connection.execute(insert_or(ledger).values(at=now_ms, **values).on_conflict_do_nothing())
         charged *= entered.rowcount
     connection.execute(
         update(account)
@@ -170,6 +176,16 @@ def settle(connection: Connection, turn_id: str, spent: int, now_ms: int) -> int
         .values(balance=account.c.balance - charged, held=account.c.held - amount)
     )
     return int(charged)
+
+
+def refund(connection: Connection, turn_id: str, spent: int, now_ms: int) -> int:
+    """Give back, once, what a turn was charged beyond `spent`; returns how much that is."""
+    which = (ledger.c.turn_id == turn_id) & (ledger.c.kind == CHARGE)
+    row = connection.execute(select(ledger.c.account_id, ledger.c.amount).where(which)).one_or_none()
+    back = 0 if row is None else -row.amount - spent
+    if row is None or back <= 0:
+        return 0
+    return back if _enter(connection, row.account_id, REFUND, back, now_ms, turn_id=turn_id) else 0
 
 
 def settle_dead(connection: Connection, boot: str, now_ms: int) -> list[str]:
@@ -188,35 +204,25 @@ def settle_expired(connection: Connection, now_ms: int) -> list[str]:
 
 def standing(connection: Connection, account_id: int, now_ms: int) -> Standing:
     """How an account stands."""
-    today_ms = next_period_ms(now_ms) - DAY_MS
-    used = select(func.coalesce(-func.sum(ledger.c.amount), 0)).where(
-        ledger.c.account_id == account_id, ledger.c.kind == CHARGE, ledger.c.at >= today_ms
-    )
-    balance, held = (
-        connection.execute(select(account.c.balance, account.c.held).where(account.c.id == account_id))
-    ).one()
-    return Standing(balance, held, connection.scalar(used) or 0, next_period_ms(now_ms))
+    sums = _sums_of_today(connection, account_id, now_ms)
+    used = -sum(sums.get(kind, 0) for kind in USED)
+    own = select(account.c.balance, account.c.held).where(account.c.id == account_id)
+    balance, held = connection.execute(own).one()
+    return Standing(balance, held, max(0, used), next_period_ms(now_ms), -sums.get(EARLIER, 0))
 
 
 def forget(connection: Connection, account_id: int, key: bytes, now_ms: int) -> None:
-    """Delete an account, its ledger and its holds; what is left keeps today's grant from coming twice."""
+    """Delete an account, its ledger and its holds; what it has used today is kept by a hash of its owner."""
+    own = select(hold.c.turn_id, hold.c.spent).where(hold.c.account_id == account_id)
+    _settle_all(connection, own, now_ms)
     row = (connection.execute(select(account).where(account.c.id == account_id))).one()
     period, hashed = period_of(now_ms), Person(row.platform, row.external_id).hashed(key)
-    granted = select(func.coalesce(func.sum(ledger.c.amount), 0)).where(
-        ledger.c.account_id == account_id, ledger.c.kind == DAILY, ledger.c.period == period
-    )
-    before = select(forgotten.c.granted).where(
-        forgotten.c.account_hash == hashed, forgotten.c.period == period
-    )
-    given = (connection.scalar(granted) or 0) + (connection.scalar(before) or 0)
-    values = {"period": period, "granted": given, "banned_until": row.banned_until}
-    connection.execute(
-        insert_or(forgotten)
-        .values(account_hash=hashed, **values)
-        .on_conflict_do_update(index_elements=[forgotten.c.account_hash], set_=values)
-    )
-    for table in (hold, ledger):
-        connection.execute(delete(table).where(table.c.account_id == account_id))
+    sums = _sums_of_today(connection, account_id, now_ms)
+    used = sums.get(DAILY, 0) - sum(sums.values())
+    if DAILY not in sums:  # nobody has looked yet whether they were forgotten today
+        used += usage_before(connection, hashed, period)
+    keep_usage(connection, hashed, period, max(0, used), row.banned_until)
+    connection.execute(delete(ledger).where(ledger.c.account_id == account_id))
     connection.execute(delete(account).where(account.c.id == account_id))
 
 
@@ -236,16 +242,24 @@ def check(connection: Connection) -> list[str]:
     ]
 
 
-def _credit(
-    connection: Connection, account_id: int, kind: str, amount: int, now_ms: int, *, period: str
-) -> None:
-    """Add credits once a period, whoever asks how often."""
-    values = {"account_id": account_id, "kind": kind, "amount": amount, "period": period, "at": now_ms}
+def _enter(connection: Connection, account_id: int, kind: str, amount: int, now_ms: int, **once: str) -> bool:
+    """Add credits, once for a `period` or a `turn_id`; False if they were added before."""
+    values = {"account_id": account_id, "kind": kind, "amount": amount, "at": now_ms, **once}
     added = connection.execute(insert_or(ledger).values(values).on_conflict_do_nothing())
     if added.rowcount:
         connection.execute(
             update(account).where(account.c.id == account_id).values(balance=account.c.balance + amount)
         )
+    return bool(added.rowcount)
+
+
+def _sums_of_today(connection: Connection, account_id: int, now_ms: int) -> dict[str, int]:
+    """What an account's entries of today come to, by their kind."""
+    which = (ledger.c.account_id == account_id) & (ledger.c.at >= next_period_ms(now_ms) - DAY_MS)
+    rows = connection.execute(
+        select(ledger.c.kind, func.sum(ledger.c.amount)).where(which).group_by(ledger.c.kind)
+    )
+    return {kind: int(amount) for kind, amount in rows}
 
 
 def _available(connection: Connection, account_id: int) -> int:

@@ -1,6 +1,6 @@
 """Messages of people on a platform: whether we know them, and the turns that they have asked for."""
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from storage.conversations import find_place
 from storage.schema import conversation, inbox, joined_message, turn
@@ -32,6 +32,21 @@ def is_known(connection: Connection, platform: str, place_name: str, event_id: s
         return True
     places = places_of(connection, platform, place_name, event_id)
     return any(turns_of(connection, place_id, event_id) for place_id in places)
+
+
+def asked_since(
+    connection: Connection, platform: str, place_name: str, since_ms: int, most: int
+) -> list[str]:
+    """The messages at a place of which turns were made since then, the newest first; joined ones too."""
+    here = select(conversation.c.id).where(
+        conversation.c.place_id == find_place(connection, platform, place_name)
+    )
+    recent = turn.c.conversation_id.in_(here) & (turn.c.asked_at >= since_ms) & turn.c.event_id.is_not(None)
+    asked = select(turn.c.event_id, turn.c.asked_at).where(recent)
+    joined = select(joined_message.c.event_id, turn.c.asked_at).select_from(joined_message.join(turn))
+    both = asked.union(joined.where(recent)).subquery()
+    newest = select(both.c.event_id).group_by(both.c.event_id).order_by(func.max(both.c.asked_at).desc())
+    return list(connection.scalars(newest.limit(most)))
 
 
 def turns_of(connection: Connection, place_id: int, event_id: str) -> list[str]:

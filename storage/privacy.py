@@ -3,6 +3,7 @@
 Whatever `forget_person` deletes, `export_person` shows.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, select, update
@@ -11,6 +12,7 @@ from storage.access import export_said, forget_named
 from storage.conversations import get_conversation
 from storage.ledger import Person, forget
 from storage.messages import asked_by
+from storage.personas import personas_of, unused_personas
 from storage.removing import remove_turns
 from storage.schema import (
     account,
@@ -28,6 +30,16 @@ from storage.schema import (
 )
 from storage.settings import settings_of
 from storage.transcript import OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What sessions on servers still know of what was deleted here, and are to be closed for."""
+
+    conversations: set[int]
+    """Something was deleted that was said in them."""
+    personas: set[str]
+    """Instructions that no conversation follows any more."""
 
 
 def export_person(connection: Connection, account_id: int) -> dict[str, Any]:
@@ -69,15 +81,15 @@ def export_person(connection: Connection, account_id: int) -> dict[str, Any]:
     }
 
 
-def forget_person(connection: Connection, account_id: int, key: bytes, now_ms: int) -> set[int]:
+def forget_person(connection: Connection, account_id: int, key: bytes, now_ms: int) -> Deleted:
     """Delete all that is kept of a person but what keeps today's grant from coming twice.
 
-    Returns the conversations whose sessions are to be closed, for they know what was said. Turns that run
-    must have been stopped before.
+    Turns that run must have been stopped before.
     """
     person = connection.execute(select(account).where(account.c.id == account_id)).one()
     touched = remove_turns(connection, turn.c.account_id == account_id)
     owned = set(connection.scalars(select(conversation.c.id).where(conversation.c.owner_id == account_id)))
+    personas = personas_of(connection, owned)
     connection.execute(
         update(conversation).where(conversation.c.id.in_(owned)).values(owner_id=None, persona=None)
     )
@@ -88,20 +100,21 @@ def forget_person(connection: Connection, account_id: int, key: bytes, now_ms: i
     connection.execute(delete(report).where(report.c.account_id == account_id))
     forget_named(connection, Person(person.platform, person.external_id), key)
     forget(connection, account_id, key, now_ms)
-    return touched | owned
+    return Deleted(touched | owned, unused_personas(connection, personas))
 
 
-def forget_here(connection: Connection, account_id: int, conversation_id: int) -> set[int]:
+def forget_here(connection: Connection, account_id: int, conversation_id: int) -> Deleted:
     """Delete what a person has asked in a conversation, and the answers.
 
-    Returns the conversations whose sessions are to be closed. Turns that run must have been stopped before.
+    Turns that run must have been stopped before.
     """
+    personas = personas_of(connection, [conversation_id])
     which = (turn.c.account_id == account_id) & (turn.c.conversation_id == conversation_id)
     touched = remove_turns(connection, which & turn.c.state.not_in(OPEN))
     _drop_empty(connection, conversation.c.id == conversation_id)
     if get_conversation(connection, conversation_id) is None:
         _drop_settings(connection, "conversation", setting.c.scope_id == conversation_id)
-    return touched | {conversation_id}
+    return Deleted(touched | {conversation_id}, unused_personas(connection, personas))
 
 
 def forget_message(connection: Connection, place_id: int, event_id: str) -> set[int]:

@@ -58,10 +58,10 @@ ledger = Table(
     Column("period", Text),
     Column("at", Integer, nullable=False),
     UniqueConstraint("account_id", "kind", "period"),
-    UniqueConstraint("turn_id"),
+    UniqueConstraint("turn_id", "kind"),
     Index(None, "account_id", "at"),
 )
-"""Append-only. `period` makes a daily grant unique, `turn_id` a charge."""
+"""Append-only. `period` makes a daily grant unique, `turn_id` a charge and what is given back of it."""
 
 hold = Table(
     "hold",
@@ -81,10 +81,10 @@ forgotten = Table(
     metadata,
     Column("account_hash", LargeBinary, primary_key=True),
     Column("period", Text, nullable=False),
-    Column("granted", Integer, nullable=False),
+    Column("used", Integer, nullable=False),
     Column("banned_until", Integer),
 )
-"""What is left of people who asked to be forgotten: that today's grant was given, and a ban."""
+"""What is left of people who asked to be forgotten: what they have used that day, and a ban."""
 
 place = Table(
     "place",

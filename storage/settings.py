@@ -60,3 +60,15 @@ def inherit_settings(connection: Connection, place_id: int, heir_id: int) -> Non
     """What is set for a place is set for another one as well, which is a part of it and new."""
     for key, value in settings_of(connection, "place", place_id).items():
         set_setting(connection, "place", heir_id, key, value)
+
+
+def move_settings(connection: Connection, place_id: int, heir_id: int) -> None:
+    """What is set for a place is set for the one that takes its place, unless something else is set there.
+
+    Nothing stays behind, so that whatever is taken back there later stays so.
+    """
+    kept = settings_of(connection, "place", heir_id)
+    for key, value in settings_of(connection, "place", place_id).items():
+        if key not in kept:
+            set_setting(connection, "place", heir_id, key, value)
+    reset_settings(connection, "place", place_id)

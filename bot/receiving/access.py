@@ -13,6 +13,8 @@ from storage.database import Database
 from storage.ledger import Person
 
 MOST_IGNORED = 10_000
+ORDERS = "admin"
+"""What admins' commands begin with."""
 
 
 class Access:
@@ -45,6 +47,13 @@ class Access:
         """The configuration names this person. Ids of different platforms cannot be mistaken."""
         return external_id in self._admins
 
+    def is_order(self, external_id: str, command: str) -> bool:
+        """An admin gives an admins' command, or has mistyped one: it is heard whatever admins have said.
+
+        Else who denies the room they are in, or their own server, could not take that back.
+        """
+        return command.partition(" ")[0] == ORDERS and self.is_admin(external_id)
+
     def is_silenced(self, platform: str, external_id: str) -> bool:
         """Nothing of this person is heard now: banned, or ignored for a while."""
         now_ms = self._clock.now_ms()
@@ -55,16 +64,23 @@ class Access:
             for said in (self._said.banned_until_ms, self._ignored_until_ms)
         )
 
-    def rule_for(self, platform: str, ids: Iterable[str]) -> bool | None:
-        """Whether one of these ids is denied (False), or else one is allowed (True)."""
+    def rule_for(self, platform: str, ids: Iterable[str], *, is_order: bool = False) -> bool | None:
+        """Whether one of these ids is denied (False), or else one is allowed (True).
+
+        For an order nothing is denied.
+        """
         rules = self._said.rules
         if not rules:
             return None
         found = {rules[name] for each in ids for name in self._names(platform, each) if name in rules}
+        if is_order:
+            found.discard(False)
         return None if not found else False not in found
 
-    def may_be_heard(self, platform: str, external_id: str, place: str) -> bool:
-        """Nobody has said that this person, or this place, is not to be heard."""
+    def may_be_heard(self, platform: str, external_id: str, place: str, command: str = "") -> bool:
+        """Nobody has said that this person, or this place, is not to be heard; or it is an order."""
+        if self.is_order(external_id, command):
+            return True
         is_denied = (
             self.rule_for(platform, [external_id]) is False or self.rule_for(platform, [place]) is False
         )

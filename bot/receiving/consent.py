@@ -44,13 +44,14 @@ class Consent:
         return not await self._store.read(_has_agreed, person)
 
     def question(self, inbound: Inbound) -> str:
-        """What to ask somebody; "" if they were asked a moment ago."""
-        key = inbound.where.platform, inbound.author.external_id
+        """What to ask somebody; "" if they were asked a moment ago at the same place."""
+        key = inbound.where.platform, inbound.author.external_id, inbound.where.place
         return f"{self.notice} {HOW}" if self._told.is_first(key, self._clock.now_s()) else ""
 
     async def give(self, inbound: Inbound, account_id: int) -> None:
         """Somebody agrees; whoever takes it back is asked again."""
-        self._told.forget((inbound.where.platform, inbound.author.external_id))
+        person = inbound.where.platform, inbound.author.external_id
+        self._told.forget_those(lambda key: isinstance(key, tuple) and key[:2] == person)
         await self._store.write(set_setting, "account", account_id, KEY, True)
 
     async def kept(self, platform: str, sender: str) -> list[Waiting]:

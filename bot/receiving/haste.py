@@ -11,6 +11,7 @@ RIGHTS = frozenset({"stop", "forget", "privacy", "help"})
 RIGHTS_RATE = Rate(burst=20, interval_ms=3000)
 """More often nobody needs them, and each of their answers is one that others wait behind."""
 MOST_HASTY = 10_000
+MOST_COUNTED = 10_000
 MINUTE_MS = 60_000
 
 
@@ -31,9 +32,20 @@ class Haste:
         self._patience = patience
         self._access = access
         self._too_fast: dict[tuple[str, str], int] = {}
+        self._refusals: dict[int, str] = {}
 
-    def refusal(self, inbound: Inbound, now_ms: int) -> str:
-        """Why this is not dealt with; "" if it is."""
+    def refusal(self, inbox_id: int, inbound: Inbound, now_ms: int) -> str:
+        """Why this is not dealt with; "" if it is.
+
+        It is counted once, however often it is taken up: it may wait for consent, or for the store.
+        """
+        if inbox_id not in self._refusals:
+            if len(self._refusals) >= MOST_COUNTED:
+                del self._refusals[next(iter(self._refusals))]  # the oldest
+            self._refusals[inbox_id] = self._counted(inbound, now_ms)
+        return self._refusals[inbox_id]
+
+    def _counted(self, inbound: Inbound, now_ms: int) -> str:
         is_right = inbound.call is not None and inbound.call.command in RIGHTS
         buckets = self._buckets_of_rights if is_right else self._buckets
         person = inbound.where.platform, inbound.author.external_id

@@ -111,21 +111,28 @@ class Reception:
             logger.warning("event %s cannot be read; it is left out", waiting.event.event_id)
             await self._desk.store.write(dispose, waiting.inbox_id)
             return
-        now_ms, where = self._desk.clock.now_ms(), inbound.where
+        now_ms = self._desk.clock.now_ms()
         if inbound.deleted:
             await self._withdraw(waiting, inbound, port)
-        elif not self._desk.access.may_be_heard(where.platform, inbound.author.external_id, where.place):
+        elif not self._may_be_heard(inbound):
             await self._desk.store.write(dispose, waiting.inbox_id)
         elif now_ms - inbound.sent_ms > TOO_OLD_MS:
             await self._decline(waiting, inbound, port, self._away(inbound))
+        elif refusal := self._desk.haste.refusal(waiting.inbox_id, inbound, now_ms):
+            await self._decline(waiting, inbound, port, refusal)
+        elif inbound.mistake:
+            await self._decline(waiting, inbound, port, inbound.mistake)
         elif await self._desk.consent.is_missing(inbound):
             await self._ask_consent(waiting, inbound, port)
-        elif refusal := self._desk.haste.refusal(inbound, now_ms):
-            await self._decline(waiting, inbound, port, refusal)
         elif inbound.call is not None:
             await self._call(waiting, inbound, inbound.call)
         else:
             await self._ask(waiting, inbound, port)
+
+    def _may_be_heard(self, inbound: Inbound) -> bool:
+        command = inbound.call.command if inbound.call is not None else ""
+        where, person = inbound.where, inbound.author.external_id
+        return self._desk.access.may_be_heard(where.platform, person, where.place, command)
 
     async def _call(self, waiting: Waiting, inbound: Inbound, call: Call) -> None:
         asker = await self._desk.store.write(self._asker, inbound, waiting.inbox_id)

@@ -69,7 +69,7 @@ class Taking:
         try:
             async with self._slow if waits_for_platform(event) else self._quick:
                 await self._take_patiently(platform, event)
-        except Exception:
+        except Exception:  # one event that we fail on keeps nobody else's from being dealt with
             logger.exception("event %s was given up", event.event.event_id)
         finally:
             self.num -= 1

@@ -1,5 +1,6 @@
 """A model whose blocks run in the swarm, as the core sees it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -74,6 +75,10 @@ class SwarmBrain:
 
     async def forget(self, conversation_id: int) -> None:
         await self.pool.forget(conversation_id)
+
+    async def forget_persona(self, instructions: str) -> None:
+        ids = await asyncio.to_thread(self._prefixes.forget, instructions)
+        await self.pool.personas.forget(ids)
 
 
 @asynccontextmanager

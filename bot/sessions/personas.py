@@ -42,7 +42,7 @@ class Personas:
         self._open_session = open_session
         self._group = group
         self._most = most
-        self._begun: set[tuple[int, ...]] = set()
+        self._begun: dict[tuple[int, ...], asyncio.Task[None]] = {}
 
     @property
     def num_ready(self) -> int:
@@ -53,8 +53,7 @@ class Personas:
         """Have a session that knows `ids`, some time, if that can be had without trouble."""
         key = tuple(ids)
         if self._most and len(key) >= LEAST_SHARED_TOKENS and key not in self._begun:
-            self._begun.add(key)
-            self._group.create_task(self._try(key))
+            self._begun[key] = self._group.create_task(self._try(key))
 
     async def prefill(self, ids: Sequence[int]) -> None:
         """Have a session that knows `ids`. Raises SwarmError, or TimeoutError after PREFILL_S."""
@@ -67,11 +66,22 @@ class Personas:
         try:
             async with asyncio.timeout(PREFILL_S), holder.lock:
                 await (await holder.opened()).feed(ids)
-        except BaseException:
+        except BaseException:  # whatever ends it, half a prefix must not be taken for a whole one
             if self._holders.get(key) is holder:
                 del self._holders[key]
             await holder.let_go(keep=False)
             raise
+
+    async def forget(self, ids: Sequence[int]) -> None:
+        """Close the session that knows `ids` and nothing more, though it is only just being told them."""
+        key = tuple(ids)
+        task = self._begun.pop(key, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        holder = self._holders.pop(("persona", key), None)
+        if holder is not None:
+            await holder.let_go(keep=False)
 
     async def _try(self, ids: tuple[int, ...]) -> None:
         try:
@@ -79,7 +89,8 @@ class Personas:
         except (SwarmError, TimeoutError) as error:
             logger.info("a persona of %d tokens is not prefilled: %s", len(ids), error)
         finally:
-            self._begun.discard(ids)
+            if self._begun.get(ids) is asyncio.current_task():
+                del self._begun[ids]
 
     async def _make_room(self) -> None:
         oldest = self._oldest_first()
@@ -107,6 +118,11 @@ class Prefixes:
         if len(self._of) >= MOST_PREFIXES:
             self._of.pop(next(iter(self._of)), None)
         self._of[system["content"]] = self._shared_by_all(system)
+
+    def forget(self, instructions: str) -> list[int]:
+        """Return the prefix of conversations under them, and note it no more. Slow if it was not noted."""
+        known = self._of.pop(instructions, None)
+        return self._shared_by_all({"role": "system", "content": instructions}) if known is None else known
 
     def of(self, ids: Sequence[int]) -> list[int]:
         """The prefix of a conversation; empty if it has none."""

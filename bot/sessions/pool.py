@@ -185,7 +185,7 @@ class SessionPool:
             logger.warning("conversation %s cannot be attached to: %s", conversation_id, error)
             await self._drop(conversation_id)
             return False
-        except Exception:
+        except Exception:  # whatever the opening raised: what is not open is not held
             self._holders.pop(conversation_id, None)
             raise
         return True
@@ -224,7 +224,7 @@ class SessionPool:
     async def _opened(self, key: Hashable, holder: Holder) -> InferenceSession:
         try:
             return await holder.opened()
-        except Exception:
+        except Exception:  # whatever the opening raised: what is not open is not held
             self._holders.pop(key, None)
             raise
 

@@ -1,6 +1,6 @@
 """What a turn reads from the store and writes into it, each in one transaction."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -12,7 +12,7 @@ from storage.amounts import Rates, charge, next_period_ms
 from storage.conversations import Conversation, get_conversation
 from storage.database import Database, Transaction
 from storage.errors import QuotaExceeded, StoreBusy
-from storage.ledger import Turn, heartbeat, note_person_told, reserve, settle
+from storage.ledger import Turn, heartbeat, note_person_told, refund, reserve, settle, standing
 from storage.settings import Value, settings_of
 from storage.transcript import (
     Progress,
@@ -81,6 +81,11 @@ class Books:
         return self._wishes.params.temperature > 0
 
     @property
+    def system(self) -> str:
+        """What the model is told where nobody has set anything else; "" if nothing."""
+        return self._wishes.system
+
+    @property
     def most_new_tokens(self) -> int:
         """An answer is never longer, whatever people set."""
         return self._wishes.params.max_new_tokens
@@ -117,10 +122,11 @@ class Books:
 
         try:
             return await self.store.write(begin)
-        except QuotaExceeded:
+        except QuotaExceeded as error:
             origin = msgspec.json.decode(question.origin, type=Origin)
             self.measures.quota_refused(origin.where.platform)
-            raise
+            stands = await self.store.read(standing, question.account_id, now_ms)
+            raise QuotaExceeded(error.available, error.needed, stands.used_earlier) from None
 
     async def first_notice(self, said: Said) -> str:
         """What the person has to be told below their first answer; "" if they were, or there is nothing."""
@@ -159,6 +165,21 @@ class Books:
     async def delivered(self, said: Said) -> None:
         """All of a turn is to be seen."""
         await self.store.write(note_delivered, said.question.turn_id, self._clock.now_ms())
+
+    async def given_up(self, said: Said, num_seen: int | None) -> None:
+        """No more of a turn is ever to be seen: what was paid for the rest is given back, once.
+
+        `num_seen` of its tokens were seen; if that is None, nobody knows, and all is paid for.
+        """
+        turn_id, now_ms = said.question.turn_id, self._clock.now_ms()
+
+        def give_up(connection: Transaction) -> None:
+            ended = get_turn(connection, turn_id)
+            if ended is not None and num_seen is not None:
+                refund(connection, turn_id, self._cost(replace(ended.progress, new_tokens=num_seen)), now_ms)
+            note_delivered(connection, turn_id, now_ms)
+
+        await self.store.write(give_up)
 
     async def next_grant(self, said: Said) -> str:
         """When there is quota again, for people."""

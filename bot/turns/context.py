@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.brain import Brain, Message
+from bot.turns.names import as_told
 from storage.transcript import Said
 from swarm.errors import ContextTooLong, LocalProtocolError
 
@@ -48,18 +49,19 @@ def longest(brain: Brain, set_tokens: int) -> int | None:
 
 
 def plan_context(  # what there is to say, and how much of it may be said
-    brain: Brain, system: str, path: Sequence[Said], prompt: str, wanted_tokens: int, limit: int | None
+    brain: Brain, system: str, path: Sequence[Said], said: Said, wanted_tokens: int, limit: int | None
 ) -> Context:
-    """Fit `prompt` behind as much of `path` as leaves room for `wanted_tokens`; the oldest turns go first.
+    """Fit a question behind as much of `path` as leaves room for `wanted_tokens`; the oldest turns go first.
 
-    Raises ContextTooLong if the prompt alone does not fit into `limit`.
+    Raises ContextTooLong if the question alone does not fit into `limit`.
     """
+    told = as_told([*path, said])
     before = min(path[-1].progress.num_dropped, len(path)) if path else 0
     for num_dropped in range(before, len(path) + 1):
         is_more = num_dropped > before
         if num_dropped < len(path) and not path[num_dropped].question.prompt:
             continue  # it goes on with an answer that would be gone
-        messages = _messages(system, path[num_dropped:], prompt)
+        messages = _messages(system, path[num_dropped:], told[num_dropped:])
         held = [] if is_more or num_dropped == len(path) else held_ids(path)
         ids = brain.encode(messages, held)
         room_tokens = wanted_tokens if limit is None else limit - len(ids)
@@ -100,13 +102,14 @@ def held_ids(path: Sequence[Said]) -> list[int]:
     return ids or []
 
 
-def _messages(system: str, path: Sequence[Said], prompt: str) -> list[Message]:
+def _messages(system: str, path: Sequence[Said], told: Sequence[str]) -> list[Message]:
+    """`told` are the questions of `path`, and the one that is to be answered."""
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
-    for said in path:
-        if said.question.prompt:
-            messages.append({"role": "user", "content": said.question.prompt})
+    for said, question in zip(path, told, strict=False):
+        if question:
+            messages.append({"role": "user", "content": question})
             messages.append({"role": "assistant", "content": said.progress.answer})
         elif messages:  # it went on with the answer before
             *messages, last = messages
             messages.append({"role": "assistant", "content": last["content"] + said.progress.answer})
-    return [*messages, {"role": "user", "content": prompt}]
+    return [*messages, {"role": "user", "content": told[-1]}]

@@ -4,14 +4,13 @@ Every message is noted before it is sent and again when the platform has it. Onl
 waiting to be shown; a preview that fails is forgotten, the final text is sent until it is there.
 """
 
-import asyncio
 import base64
 import hashlib
 import logging
-import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import TypeVar
 
 from bot.clock import Clock
@@ -22,7 +21,9 @@ from bot.sending.outbound import Outbound, Streams
 from bot.sending.pacer import Pacer, Skipped
 from bot.sending.pacing import Priority, Stream
 from bot.turns.cutting import cut
+from bot.turns.draft import Draft
 from bot.turns.endings import WHILE_WRITTEN
+from bot.turns.seen import Seen
 from bot.words import Limited, Origin, Post, Refused, SendError, Unreachable
 from storage.database import Database
 from storage.deliveries import Delivery, deliveries_of, intend, note_gone, note_shown
@@ -30,14 +31,11 @@ from storage.deliveries import Delivery, deliveries_of, intend, note_gone, note_
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-FIRST_LETTERS = 40
-FIRST_AFTER_S = 0.8
 LOOK_AGAIN_S = 0.1
 MOST_FAILURES = 3
 KEY_LETTERS = 25
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 FULL_TEXT_NAME = "answer.md"
-_SENTENCE_END = re.compile(r"[.!?…。！？\n]\s")  # noqa: RUF001
 
 
 def key_of(turn_id: str, part: int, attempt: int = 0) -> str:
@@ -55,17 +53,6 @@ class _Shown:
     post: Post | None = None
 
 
-@dataclass(slots=True)
-class _Draft:
-    """What is to be shown while the answer is written."""
-
-    text: str = ""
-    notice: str = ""
-    """What is shown as long as there is no text."""
-    began_s: float | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Display:
     """The messages that show one turn."""
 
@@ -78,7 +65,8 @@ class Display:
         self._port = port
         self._store = store
         self._clock = clock
-        self._draft = _Draft()
+        self.seen = Seen()
+        self._draft = Draft()
         self._shown: dict[int, _Shown] = {}
         self._tried: set[int] = set()
         """Parts that were sent: the platform may have them, as they were then, though it has not said so."""
@@ -100,7 +88,8 @@ class Display:
                 self._shown[each.part] = _Shown(each.part, each.message_id)
         unsure = {each.key: each.part for each in sent if each.message_id is None}
         if unsure:
-            found = await self._port.find(self._origin.where, self._origin.event_id, list(unsure))
+            with self.seen.looking_for({*unsure.values()}):
+                found = await self._port.find(self._origin.where, self._origin.event_id, list(unsure))
             for key, message_id in found.items():
                 self._shown[unsure[key]] = _Shown(unsure[key], message_id)
                 await self._note(unsure[key], message_id)
@@ -153,8 +142,9 @@ class Display:
         Raises Refused if it may not be shown, Unreachable or Limited if it could not for a long time.
         """
         posts = await self._final_posts(text, footer, controls)
-        for part, post in enumerate(posts):
+        for part, (post, num_letters) in enumerate(posts):
             await self._insist(partial(self._put, pacer, stream, Priority.FINAL, part, post))
+            self.seen.note(num_letters)
         for part in [part for part in self._shown if part >= len(posts)]:
             await self._insist(partial(self._take_away, pacer, stream, self._shown[part]))
             del self._shown[part]
@@ -167,18 +157,20 @@ class Display:
 
     # --- what it is made of ----------------------------------------------------------------------------
 
-    async def _final_posts(self, text: str, footer: str, controls: tuple[str, ...]) -> list[Post]:
+    async def _final_posts(self, text: str, footer: str, controls: tuple[str, ...]) -> list[tuple[Post, int]]:
+        """Each message, and how many letters are to be seen with it."""
         limits = self._port.limits
         if isinstance(self._port, Streams):
-            return [Post(text, key_of(self._turn_id, 0), self._turn_id, controls, note=footer)]
+            return [(Post(text, key_of(self._turn_id, 0), self._turn_id, controls, note=footer), len(text))]
         whole = f"{text}\n\n{footer}" if text and footer else text or footer
         parts = await cut(split, whole, self._port) or [Part("", whole, "")]
-        file = None
+        file, num_letters = None, list(accumulate(len(part.body) for part in parts))
         if len(parts) > limits.most_parts:
-            parts, file = parts[:1], (FULL_TEXT_NAME, whole.encode())
+            parts, file, num_letters = parts[:1], (FULL_TEXT_NAME, whole.encode()), [len(whole)]
         posts = [self._post(number, part.text) for number, part in enumerate(parts)]
         last = posts[-1]
-        return [*posts[:-1], Post(last.text, last.key, self._turn_id, controls, file)]
+        posts[-1] = Post(last.text, last.key, self._turn_id, controls, file)
+        return list(zip(posts, num_letters, strict=True))
 
     def _post(self, part: int, text: str, controls: tuple[str, ...] = ()) -> Post:
         return Post(text, key_of(self._turn_id, part), self._turn_id, controls)
@@ -195,19 +187,12 @@ class Display:
         for number, part in enumerate(shown):
             controls = WHILE_WRITTEN if number == len(shown) - 1 else ()
             await self._put(pacer, stream, priority, number, self._post(number, part.text, controls))
+        self.seen.note(sum(len(part.body) for part in shown))
 
     async def _until_worth_showing(self) -> None:
-        """Until there is a sentence, some letters, or something for a while."""
         await self._draft.changed.wait()
-        while not self._is_worth_showing():
+        while not self._draft.is_worth_showing(self._clock.now_s()):
             await self._clock.sleep(LOOK_AGAIN_S)
-
-    def _is_worth_showing(self) -> bool:
-        draft = self._draft
-        if not draft.text:
-            return True  # a notice
-        is_old = draft.began_s is not None and self._clock.now_s() - draft.began_s >= FIRST_AFTER_S
-        return is_old or len(draft.text) >= FIRST_LETTERS or bool(_SENTENCE_END.search(draft.text))
 
     # --- sending ---------------------------------------------------------------------------------------
 
@@ -251,7 +236,8 @@ class Display:
 
     async def _show_new(self, part: int, post: Post) -> str:
         self._tried.add(part)
-        return await self._port.post(self._origin.where, self._origin.event_id, post)
+        with self.seen.sending(part):
+            return await self._port.post(self._origin.where, self._origin.event_id, post)
 
     async def _replace(self, pacer: Pacer, stream: Stream | None, shown: _Shown, post: Post) -> None:
         """What cannot be edited is shown anew, and only then taken away."""

@@ -12,6 +12,7 @@ from bot.turns.bookkeeping import Wishes
 from bot.turns.context import Context
 from bot.turns.display import Display
 from bot.turns.endings import LATE, LATE_SILENT, STATES, footer_of
+from bot.turns.seen import Growth
 from bot.words import Origin
 from storage.transcript import Progress, Said, State
 
@@ -38,6 +39,7 @@ class Run:
     wishes: Wishes
     context: Context | None = None
     writing: Writing | None = None
+    growth: Growth = field(default_factory=Growth)
     task: "asyncio.Task[None] | None" = None
     notes: list[str] = field(default_factory=list)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -83,6 +85,28 @@ class Run:
     def shown(self, text: str) -> str:
         """What readers see of an answer."""
         return text if self.wishes.shows_thoughts else without_thoughts(text)
+
+    def begin(self, writing: Writing) -> None:
+        """An answer is being written, maybe anew."""
+        self.writing, self.growth = writing, Growth()
+
+    def grown(self) -> str:
+        """What readers see of the answer, of which there is more now."""
+        assert self.writing is not None
+        text = self.shown(self.writing.text)
+        self.growth.note(len(text), self.writing.num_shown)
+        return text
+
+    def num_seen(self) -> int | None:
+        """Of the answer's tokens, those that people have seen; None: something is to be seen, or may be.
+
+        That is so after a restart, which forgets how much it was.
+        """
+        if self.writing is not None:
+            letters = self.display.seen.num_letters
+            is_all = 0 < len(self.shown(self.writing.text).rstrip()) <= letters
+            return self.writing.num_shown if is_all else self.growth.tokens_within(letters)
+        return None if self.display.is_visible or self.display.seen.is_unsure else 0
 
     def progress(self) -> Progress:
         """What the transcript keeps: nothing, if nothing was written."""

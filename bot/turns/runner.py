@@ -92,7 +92,7 @@ class TurnRunner:
                 if run.progress().answer and (notice := await self._books.first_notice(run.said)):
                     run.notes.append(f"({notice})")
                 if gate.is_withdrawn:
-                    await self._books.delivered(run.said)  # no sweep is to show it either
+                    await self._books.given_up(run.said, run.num_seen())  # no sweep is to show it either
                 else:
                     await self._show(run, stream, state, footer)
         finally:
@@ -145,7 +145,7 @@ class TurnRunner:
         except (MurmurError, StorageError) as error:
             trouble = await self._trouble(run, error)
             return "failed", trouble.sentence
-        except Exception as error:
+        except Exception as error:  # a mistake of ours: whoever asked is told that there was one
             trouble = await self._trouble(run, error)
             logger.exception("turn %s failed: %s", run.turn_id, trouble.sentence)
             return "failed", trouble.sentence
@@ -184,10 +184,10 @@ class TurnRunner:
 
     def _context(self, run: Run, path: list[Said]) -> Context:
         """What the model is told; without a question it goes on with its last answer."""
-        wanted, prompt = run.wishes.params.max_new_tokens, run.said.question.prompt
+        wanted, said = run.wishes.params.max_new_tokens, run.said
         limit = longest(self._brain, self._context_tokens)
-        if prompt:
-            return plan_context(self._brain, run.wishes.system, path, prompt, wanted, limit)
+        if said.question.prompt:
+            return plan_context(self._brain, run.wishes.system, path, said, wanted, limit)
         return resume_context(path, wanted, limit)
 
     async def _write_once(self, run: Run) -> None:
@@ -208,11 +208,11 @@ class TurnRunner:
         request = Request(run.said.question.conversation_id, context.ids, params)
         with suppress(asyncio.CancelledError):
             async with self._brain.write(request, partial(self._note, run)) as writing:
-                run.writing = writing
+                run.begin(writing)
                 async for _ in writing:
                     self._waiting.leave_line(run)
                     run.stopwatch.note_piece(self._clock.now_ms())
-                    run.display.update(run.shown(writing.text))
+                    run.display.update(run.grown())
 
     # --- beside it -----------------------------------------------------------------------------------------
 
@@ -255,6 +255,8 @@ class TurnRunner:
             await run.display.finish(run.port.pacer(run.origin.where), stream, written, notes, controls)
         except Refused as error:
             logger.warning("turn %s may not be shown: %s", run.turn_id, error)
+            await self._books.given_up(run.said, run.num_seen())
+            return
         except SendError as error:
             logger.warning("turn %s is not shown yet: %s", run.turn_id, error)
             return

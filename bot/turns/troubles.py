@@ -21,6 +21,10 @@ from swarm.errors import (
 
 Kind = Literal["no_route", "full", "too_long", "lost", "slow", "quota", "store", "internal"]
 MAX_NAMED_BLOCKS = 6
+EARLIER_COUNTS = (
+    "The {} credits that you had used today before I forgot you count, too; a keyed hash without your name"
+    " remembers that until then."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +55,9 @@ def _no_route(error: Exception, _: str) -> Trouble:
 
 
 def _quota(error: Exception, next_grant: str) -> Trouble:
-    available = error.available if isinstance(error, QuotaExceeded) else 0
-    return Trouble(
-        "quota",
-        f"Your quota is too low for an answer ({available} credits left); there is more {next_grant}.",
-    )
+    available, earlier = (error.available, error.used_earlier) if isinstance(error, QuotaExceeded) else (0, 0)
+    sentence = f"Your quota is too low for an answer ({available} credits left); there is more {next_grant}."
+    return Trouble("quota", f"{sentence} {EARLIER_COUNTS.format(earlier)}" if earlier else sentence)
 
 
 def _says(kind: Kind, sentence: str, *, may_pass: bool = False) -> Callable[[Exception, str], Trouble]:

@@ -32,9 +32,9 @@ def test_what_is_affordable_can_be_paid_and_is_never_cut_below_the_least(
     assert not 0 < tokens < wanted or one_more > available, "it gets all that it can pay for"
 
 
-@given(RATES, COUNTS, COUNTS)
-def test_a_grant_never_lifts_a_balance_above_the_cap(rates: Rates, balance: int, already: int) -> None:
-    given_today = grant(rates, balance, already)
+@given(RATES, COUNTS)
+def test_a_grant_never_lifts_a_balance_above_the_cap(rates: Rates, balance: int) -> None:
+    given_today = grant(rates, balance)
     assert 0 <= given_today <= rates.daily_grant
     assert given_today == 0 or balance + given_today <= rates.balance_cap
 

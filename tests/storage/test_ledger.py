@@ -130,13 +130,14 @@ async def test_behaviour_21_holds_that_are_not_heard_of_in_time_are_settled(stor
     await held_true(store)
 
 
-async def test_to_be_forgotten_leaves_no_name_and_refills_nothing(store: Database) -> None:
+async def test_to_be_forgotten_leaves_no_name_and_neither_refills_nor_takes_anything(store: Database) -> None:
     await store.write(reserved)
     await store.write(settle, "t", 400, NOON)
     for _ in range(2):
         await store.write(lambda c: forget(c, ada(c), KEY, NOON))
     assert await store.read(lambda c: c.scalar(select(func.count()).select_from(account))) == 0
     (row,) = await store.read(lambda c: c.execute(select(forgotten)).all())
-    assert row.account_hash == ADA.hashed(KEY)
-    assert (await store.write(standing_of)).balance == 0
-    assert (await store.write(standing_of, NOON + DAY_MS)).balance == 1000
+    assert (row.account_hash, row.used) == (ADA.hashed(KEY), 400)
+    assert await store.write(standing_of) == Standing(600, 0, 400, NOON + DAY_MS // 2, used_earlier=400)
+    assert await store.write(standing_of, NOON + DAY_MS) == Standing(1500, 0, 0, NOON + 3 * DAY_MS // 2)
+    await held_true(store)

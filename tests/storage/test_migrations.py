@@ -49,7 +49,7 @@ def test_a_second_start_changes_nothing_and_copies_nothing(path: Path) -> None:
     assert [it.name for it in path.parent.iterdir() if "before" in it.name] == []
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
 def test_a_store_of_an_earlier_version_is_upgraded_and_copied_aside(tmp_path: Path, revision: str) -> None:
     path = tmp_path / "murmur.db"
     upgrade_to(path, revision)
@@ -62,6 +62,33 @@ def test_a_store_of_an_earlier_version_is_upgraded_and_copied_aside(tmp_path: Pa
             assert connection.execute("SELECT external_id FROM account").fetchall() == [("@ada",)]
         connection.close()
     test_the_newest_schema_is_that_of_the_code(path)
+
+
+def test_entries_of_the_ledger_outlive_the_upgrade_and_refunds_may_be_added(tmp_path: Path) -> None:
+    path = tmp_path / "murmur.db"
+    upgrade_to(path, "0003")
+    entry = "INSERT INTO ledger (account_id, kind, amount, turn_id, period, at) VALUES (1, ?, ?, ?, ?, 0)"
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO account (platform, external_id, created_at) VALUES ('m', '@ada', 0)")
+        connection.execute(entry, ("daily", 1000, None, "2026-11-26"))
+        connection.execute(entry, ("charge", -10, "t", None))
+        connection.execute("INSERT INTO forgotten VALUES (x'00', '2026-11-26', 1000, NULL)")
+    connection.close()
+    migrate(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute(entry, ("refund", 10, "t", None))
+        for again in (
+            ("refund", 10, "t", None),
+            ("charge", -10, "t", None),
+            ("daily", 1, None, "2026-11-26"),
+        ):
+            with pytest.raises(sqlite3.IntegrityError):
+                connection.execute(entry, again)
+        assert connection.execute("SELECT kind, amount FROM ledger").fetchall() == [
+            ("daily", 1000), ("charge", -10), ("refund", 10),
+        ]  # fmt: skip
+        assert connection.execute("SELECT period, used FROM forgotten").fetchall() == [("2026-11-26", 1000)]
+    connection.close()
 
 
 def test_every_released_revision_is_upgraded_by_a_test() -> None:

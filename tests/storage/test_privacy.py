@@ -18,7 +18,14 @@ from storage.deliveries import Delivery, intend, note_shown
 from storage.inbox import Event, dispose, receive, waiting
 from storage.ledger import Turn, check, reserve, standing
 from storage.live_sessions import LiveSession, keep_session, kept_session
-from storage.privacy import export_person, forget_here, forget_message, forget_person, purge_transcripts
+from storage.privacy import (
+    Deleted,
+    export_person,
+    forget_here,
+    forget_message,
+    forget_person,
+    purge_transcripts,
+)
 from storage.schema import account, forgotten, metadata, turn
 from storage.settings import reset_settings, set_setting, settings_of
 from storage.transcript import Progress, Question, ask, end, get_turn, path_to, start
@@ -65,12 +72,12 @@ async def test_behaviour_28_forget_leaves_nothing_but_what_keeps_the_grant_from_
     assert await store.read(traces) == {
         "account", "conversation", "delivery", "hold", "inbox", "live_session", "setting", "turn",
     }  # fmt: skip
-    touched = await store.write(forget_person, ada, KEY, NOON)
-    assert len(touched) == 1
+    deleted = await store.write(forget_person, ada, KEY, NOON)
+    assert (len(deleted.conversations), deleted.personas) == (1, {f"persona {SECRET}"})
     assert await store.read(traces) == set()
-    assert await store.read(lambda c: c.execute(select(forgotten.c.granted)).scalars().all()) == [1000]
+    assert await store.read(lambda c: c.execute(select(forgotten.c.used)).scalars().all()) == [0]
     back = await store.write(account_of, ADA)
-    assert (await store.read(standing, back, NOON)).balance == 0
+    assert (await store.read(standing, back, NOON)).balance == 1000
     assert await store.read(check) == []
 
 
@@ -91,7 +98,7 @@ async def test_forgetting_somebody_leaves_what_others_said_in_the_same_conversat
         return conversation.conversation_id, account_of(connection, ADA)
 
     number, ada = await store.write(shared)
-    assert await store.write(forget_person, ada, KEY, NOON) == {number}, "its session knows"
+    assert await store.write(forget_person, ada, KEY, NOON) == Deleted({number}, set()), "its session knows"
     path = await store.read(path_to, "b2")
     assert [said.question.turn_id for said in path] == ["b1", "b2"]
 
@@ -108,7 +115,7 @@ async def test_forgetting_somebody_closes_the_sessions_of_forks_that_know_what_t
         return conversation.conversation_id, fork.conversation_id, account_of(connection, ADA)
 
     first, fork, ada = await store.write(forked)
-    assert await store.write(forget_person, ada, KEY, NOON) == {first, fork}
+    assert (await store.write(forget_person, ada, KEY, NOON)).conversations == {first, fork}
     path = await store.read(path_to, "b1")
     assert [said.question.turn_id for said in path] == ["b1"]
 
