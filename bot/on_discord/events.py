@@ -3,12 +3,14 @@
 import re
 
 import discord
+import msgspec
 
 from bot.config.platforms import DiscordSettings
 from bot.on_discord.attachments import attached_to
 from bot.on_discord.places import moment_ms
 from bot.receiving.access import Access
 from bot.words import MAX_TEXT_LETTERS, Author, Inbound, PlaceKind, Where
+from storage.inbox import Event
 
 PLATFORM = "discord"
 MAX_NAME_LETTERS = 100
@@ -78,20 +80,34 @@ def deletion_of(channel_id: int, message_id: int) -> Inbound:
     return Inbound(f"deleted-{message_id}", where, Author("", ""), "", sent_ms, deleted=str(message_id))
 
 
+def event_of(inbound: Inbound) -> Event:
+    """An event as the inbox keeps it."""
+    return Event(inbound.event_id, inbound.author.external_id, msgspec.json.encode(inbound))
+
+
 def may_use(
-    settings: DiscordSettings, access: Access, person: Person, channel: object, channel_id: int
+    settings: DiscordSettings,
+    access: Access,
+    person: Person,
+    channel: object,
+    channel_id: int,
+    command: str = "",
 ) -> bool:
-    """Whether the operator and admins let this person use the bot here. What is denied is denied."""
+    """Whether the operator and admins let this person use the bot here. What is denied is denied.
+
+    Of an admin's own `command` admins cannot deny anything; see `Access.is_order`.
+    """
     roles = {role.id for role in person.roles} if isinstance(person, discord.Member) else set()
     places = {channel_id}
     if isinstance(channel, discord.Thread):
         places.add(channel.parent_id)
     is_direct = isinstance(channel, discord.DMChannel)
-    said_of_person = access.rule_for(PLATFORM, map(str, (person.id, *roles)))
-    said_of_place = access.rule_for(PLATFORM, map(str, places))
+    is_order = access.is_order(str(person.id), command)
+    said_of_person = access.rule_for(PLATFORM, map(str, (person.id, *roles)), is_order=is_order)
+    said_of_place = access.rule_for(PLATFORM, map(str, places), is_order=is_order)
     is_denied = (
         False in (said_of_person, said_of_place)
-        or access.is_silenced(PLATFORM, str(person.id))
+        or (access.is_silenced(PLATFORM, str(person.id)) and not is_order)
         or person.id in settings.denied_users
         or not roles.isdisjoint(settings.denied_roles)
         or not places.isdisjoint(settings.denied_channels)

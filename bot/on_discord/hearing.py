@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import discord
-import msgspec
 
 from bot.commands.registry import Command
 from bot.config.platforms import DiscordSettings
+from bot.on_discord.catching_up import CatchingUp
+from bot.on_discord.deletions import Deletions
 from bot.on_discord.elsewhere import Elsewhere, is_elsewhere
-from bot.on_discord.errors import UNKNOWN_CHANNEL, RefusedWith, translated
+from bot.on_discord.errors import translated
 from bot.on_discord.events import (
     PLATFORM,
     author_of,
-    deletion_of,
+    event_of,
     inbound_of,
     is_addressed,
     is_spoken,
@@ -25,16 +26,16 @@ from bot.on_discord.events import (
 from bot.on_discord.places import Places, thread_marker
 from bot.on_discord.receipts import ACKNOWLEDGE_S, NO_MENTIONS, Asked, Receipts
 from bot.receiving.access import Access
+from bot.turns.names import safe_name
 from bot.words import Call, Inbound, SendError
 from storage.database import Database, Transaction
 from storage.errors import StorageError, StoreBusy
 from storage.inbox import Event, drop_marker, get_marker, set_marker
-from storage.messages import is_known
+from swarm.background import running
 
 logger = logging.getLogger(__name__)
 
 BUSY_S = (0.5, 2.0, 8.0)
-MOST_MISSED = 100
 QUOTED_LETTERS = 1500
 SILENT = ("stop", "retry", "continue")
 PUBLIC = ("new",)
@@ -74,7 +75,8 @@ class Hearing:
         self._access = access
         self._failure: StorageError | None = None
         self._has_failed = asyncio.Event()
-        self._missed_after: dict[int, int] = {}
+        self.deletions = Deletions(store, self._receive)
+        self._catching_up = CatchingUp(store, places, self)
         self._being_heard: dict[int, bool] = {}
         """Messages that are not kept yet, and whether they have been deleted since."""
 
@@ -92,18 +94,17 @@ class Hearing:
 
     async def take_back(self, channel_id: int, message_ids: Iterable[int]) -> None:
         """Messages were deleted: the core deals with those that we know of."""
-        deletions: list[Inbound] = []
+        gone: list[tuple[int, int]] = []
         for message_id in message_ids:
             if message_id in self._being_heard:
                 self._being_heard[message_id] = True
-            elif await self._store.read(is_known, PLATFORM, str(channel_id), str(message_id)):
-                deletions.append(deletion_of(channel_id, message_id))
-        if deletions:
-            await self._give([event_of(deletion) for deletion in deletions], {})
+            else:
+                gone.append((channel_id, message_id))
+        await self.deletions.give(gone)
 
     async def leave(self, place_id: int) -> None:
         """A channel or thread is there no more: nothing is read or written there, and what runs ends."""
-        self._missed_after.pop(place_id, None)
+        self._catching_up.forget(place_id)
         await self._store.write(_forget_place, place_id, self._places.forget(place_id))
         self.on_leave(str(place_id))
         if self.core is not None:
@@ -120,30 +121,12 @@ class Hearing:
         await self._keep(inbound)
 
     def begin_session(self, now_ms: int) -> None:
-        """A fresh session hears nothing of what was said before it: remember where to read on."""
-        self._missed_after = self._places.active(now_ms)
+        """A fresh session hears nothing of what was before it: remember where to read on."""
+        self._catching_up.begin_session(now_ms)
 
     async def catch_up(self, client: discord.Client) -> None:
-        """Read what was missed, the newest hundred messages of each place."""
-        missed, self._missed_after = self._missed_after, {}
-        for place_id, newest_id in missed.items():
-            try:
-                await self._read_on(client, place_id, newest_id)
-            except SendError as error:
-                logger.info("place %s cannot be read on: %s", place_id, error)
-                if isinstance(error, RefusedWith) and error.code == UNKNOWN_CHANNEL:
-                    await self.leave(place_id)
-
-    async def _read_on(self, client: discord.Client, place_id: int, newest_id: int) -> None:
-        async with translated():
-            channel = client.get_channel(place_id) or await client.fetch_channel(place_id)
-            if not isinstance(channel, discord.abc.Messageable) or client.user is None:
-                return
-            after = discord.Object(newest_id)
-            read = channel.history(limit=MOST_MISSED, after=after, oldest_first=False)
-            messages = [message async for message in read]
-        for message in reversed(messages):
-            await self.hear(message, client.user)
+        """Learn what was said and deleted meanwhile."""
+        await self._catching_up.catch_up(client)
 
     async def _is_for_us(self, message: discord.Message, me: discord.ClientUser) -> bool:
         if not is_spoken(message):
@@ -177,7 +160,7 @@ class Hearing:
 
     async def obey(self, asked: Asked, command: Command, arguments: dict[str, str]) -> None:
         """A slash command was given."""
-        if await self._is_refused(asked):
+        if await self._is_refused(asked, command.name):
             return
         if command.name == "ask":
             await self._ask(asked, arguments["text"].strip(), arguments["text"])
@@ -201,7 +184,7 @@ class Hearing:
         """Somebody wants to know about what somebody wrote."""
         if await self._is_refused(asked):
             return
-        text = f"About what {message.author.display_name} wrote:\n{message.content}"
+        text = f"About what {safe_name(message.author.display_name)} wrote:\n{message.content}"
         await self._ask(asked, text, f"about {message.jump_url}")
 
     async def _ask(self, asked: Asked, text: str, shown: str) -> None:
@@ -219,8 +202,9 @@ class Hearing:
             self._elsewhere.keep(event_id, asked)
         await self._keep(_said(asked, event_id, text=text))
 
-    async def _is_refused(self, asked: Asked) -> bool:
-        if may_use(self._settings, self._access, asked.user, asked.channel, asked.channel_id or 0):
+    async def _is_refused(self, asked: Asked, command: str = "") -> bool:
+        channel_id = asked.channel_id or 0
+        if may_use(self._settings, self._access, asked.user, asked.channel, channel_id, command):
             return False
         try:
             async with translated(ACKNOWLEDGE_S):
@@ -236,13 +220,16 @@ class Hearing:
             markers[thread_marker(inbound.where.place)] = "ours"
         await self._give([event_of(inbound)], markers)
 
+    async def _receive(self, events: Sequence[Event], markers: Mapping[str, str] | None = None) -> None:
+        assert self.core is not None
+        await self.core.receive(PLATFORM, events, markers)
+
     async def _give(self, events: Sequence[Event], markers: Mapping[str, str]) -> None:
         """Hand events to the core. What it cannot keep ends the bot: the next one reads on before it."""
-        assert self.core is not None
         failure: StorageError | None = None
         for wait_s in (*BUSY_S, 0.0):
             try:
-                await self.core.receive(PLATFORM, events, markers)
+                await self._receive(events, markers)
             except StorageError as error:
                 failure = error
                 if not isinstance(error, StoreBusy):
@@ -254,8 +241,12 @@ class Hearing:
         self._has_failed.set()
 
     async def until_failed(self) -> None:
-        """Wait until something could not be kept. Raises why: StoreBusy, StoreUnusable."""
-        await self._has_failed.wait()
+        """Wait until something that was said could not be kept. Raises why: StoreBusy, StoreUnusable.
+
+        Deletions end nothing: as long as it can be waited for, they are tried again.
+        """
+        async with running(self.deletions.give_again_forever()):
+            await self._has_failed.wait()
         assert self._failure is not None
         raise self._failure
 
@@ -264,11 +255,6 @@ def _forget_place(connection: Transaction, place_id: int, markers: Mapping[str, 
     drop_marker(connection, PLATFORM, thread_marker(place_id))
     for name, value in markers.items():
         set_marker(connection, PLATFORM, name, value)
-
-
-def event_of(inbound: Inbound) -> Event:
-    """An event as the inbox keeps it."""
-    return Event(inbound.event_id, inbound.author.external_id, msgspec.json.encode(inbound))
 
 
 def _said(asked: Asked, event_id: str, *, text: str = "", call: Call | None = None) -> Inbound:

@@ -1,4 +1,5 @@
-"""Looking in a channel for what we have said there, after a crash that forgot it, or a lost answer.
+"""Looking in a channel: for what we have said there, after a crash that forgot it, or a lost answer; and for
+what people have deleted there.
 
 Discord shows no nonces in its history: a message is known by its buttons, or else because it is a reply of
 ours to the prompt that no turn knows to be its own.
@@ -10,7 +11,7 @@ import discord
 
 from bot.clock import Clock
 from bot.on_discord.buttons import key_below
-from bot.on_discord.errors import translated
+from bot.on_discord.errors import UNKNOWN_MESSAGE, RefusedWith, translated
 from bot.words import Where
 from storage.conversations import open_place, turn_behind
 from storage.database import Database, Transaction
@@ -66,3 +67,42 @@ def _is_below(message: discord.Message, where: Where, prompt_id: int) -> bool:
     if message.reference is None:
         return where.place == str(prompt_id)
     return message.reference.message_id == prompt_id
+
+
+async def find_deleted(
+    place_id: int,
+    channel: discord.abc.Messageable,
+    around: discord.abc.Messageable,
+    known: Sequence[int],
+) -> list[int]:
+    """Those of the messages `known` that are not there any more, as far as the newest page goes back.
+
+    What is missing between two messages of the page is gone. Of all else that alone proves nothing: who may
+    not read a channel is shown an empty page. So Discord is asked for it by its id. The message that a thread
+    was made of has the thread's id and stands in the channel `around` it. Raises Refused, Limited or
+    Unreachable.
+    """
+    async with translated():
+        page = [message.id async for message in channel.history(limit=MOST_MESSAGES)]
+    newest, oldest = max(page, default=0), min(page, default=0)
+    gone: list[int] = []
+    for each in sorted(set(known) - set(page), reverse=True):
+        where = (channel, around) if each == place_id else (channel,)
+        is_beyond = each < oldest and len(page) == MOST_MESSAGES and each != place_id
+        if not is_beyond and (oldest < each < newest or await _is_gone(where, each)):
+            gone.append(each)
+    return gone
+
+
+async def _is_gone(channels: Sequence[discord.abc.Messageable], message_id: int) -> bool:
+    """Discord knows no such message in any of these channels."""
+    for channel in channels:
+        try:
+            async with translated():
+                await channel.fetch_message(message_id)
+        except RefusedWith as error:
+            if error.code != UNKNOWN_MESSAGE:
+                raise
+        else:
+            return False
+    return True

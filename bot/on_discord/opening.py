@@ -77,7 +77,7 @@ class Discord:
         try:
             async with translated(LOGIN_S):
                 await _log_in(client, self._token)
-        except BaseException:
+        except BaseException:  # whatever ends the login, its connections are closed
             await finish(client.close(), CLOSE_S)
             raise
         self._clients.append(client)

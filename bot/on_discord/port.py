@@ -77,6 +77,10 @@ class DiscordPort:
         """In UTF-16 units, as Discord counts."""
         return utf16_units(text)
 
+    def moment(self, at_ms: int, now_ms: int) -> str:
+        """Discord shows it in each reader's own time and language."""
+        return f"<t:{at_ms // 1000}:t>, <t:{at_ms // 1000}:R>"
+
     def pacer(self, where: Where) -> Pacer:
         """One for each channel."""
         return self._pacers.of(where.place)

@@ -9,6 +9,7 @@ from bot.config.platforms import MatrixSettings
 from bot.core import Core
 from bot.on_matrix.account import introduce
 from bot.on_matrix.invitations import Invitations
+from bot.on_matrix.moving import Moving
 from bot.on_matrix.port import MatrixPort
 from bot.on_matrix.rooms import Rooms
 from bot.on_matrix.sealing import Sealer
@@ -54,7 +55,9 @@ class MatrixAdapter:
         translator = Translator(client.user_id, settings, prefix, store, clock, access)
         self.unread = Unread(rooms, sealer, translator, self.port.tell, store=store, clock=clock)
         self.invitations = Invitations(wire, rooms, settings, clock, access, self.port.whole_pacer)
-        self._loop = SyncLoop(Parts(sending, translator, self.invitations, self.unread, sealer), store, clock)
+        moving = Moving(sending, store, clock, access)
+        parts = Parts(sending, translator, self.invitations, self.unread, moving, sealer)
+        self._loop = SyncLoop(parts, store, clock)
 
     async def read_forever(self, core: Core) -> None:
         """Read what people say, until cancelled; our device is signed before, if it can encrypt.

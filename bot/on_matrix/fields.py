@@ -1,11 +1,13 @@
 """What a JSON object contains, whoever wrote it: asked for by type, empty if it is something else. Pure."""
 
+import re
 from typing import Any
 
 Object = dict[str, Any]
 
 MAX_ID_BYTES = 255
 MAX_NAME_LETTERS = 100
+_WHOLE = re.compile("-?[0-9]{1,18}")
 
 
 def text_of(value: object, most: int = MAX_ID_BYTES) -> str:
@@ -30,6 +32,6 @@ def objects_in(value: object) -> list[Object]:
 
 def number_of(value: object, default: int = 0) -> int:
     """The value if it is an integer, or text that says one, as in old rooms."""
-    if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) < 20:
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else default

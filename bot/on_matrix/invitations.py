@@ -50,6 +50,8 @@ class Invitations:
         self.replaced_s = REPLACED_S
         self._replaced: dict[str, float] = {}
         """Rooms that go on elsewhere, and since when we know."""
+        self._followed: dict[str, str] = {}
+        """Rooms that say that they go on elsewhere, and where, until we are there."""
         self._changed = asyncio.Event()
         self._wishes: dict[str, Mapping[str, str] | None] = {}
         """Rooms to be entered, and how to ask for them; None: to be left."""
@@ -59,7 +61,8 @@ class Invitations:
         for room_id, info in invited.items():
             events = objects_in(object_of(object_of(info).get("invite_state")).get("events"))
             inviter = _inviter(events, self._rooms.own_id)
-            may_enter = self._may_enter(room_id, inviter)
+            may_enter = self._may_enter(room_id, inviter, self._moved_to(room_id, events))
+            self._followed = {old: new for old, new in self._followed.items() if new != room_id}
             if not may_enter:
                 logger.info("the invitation to %s is declined", room_id)
             self._wish(room_id, _through(server_of(inviter)) if may_enter else None)
@@ -73,12 +76,14 @@ class Invitations:
             is_over = since_s is not None and now_s - since_s >= self.replaced_s
             if is_over or room.is_deserted_by_all_but(self._rooms.own_id):
                 self._wish(room.room_id, None)
+        self._leave_others()
 
     def note_successor(self, room: Room, server: str) -> None:
         """A room goes on elsewhere; that server knows where. Who may not use us here may not there either."""
         if not room.successor or self._rooms.get(room.successor) is not None:
             return
-        if self._may_be_in(room.room_id) and self._may_be_in(room.successor):
+        if self._may_be_in(room.room_id) and self._may_be_in(room.successor, after=room):
+            self._followed[room.room_id] = room.successor
             self._wish(room.successor, _through(server))
         else:
             logger.warning(
@@ -110,6 +115,15 @@ class Invitations:
                 await self._clock.sleep(AGAIN_S)
                 self._changed.set()
 
+    def _leave_others(self) -> None:
+        """Leave rooms to which another one has sent us, and which do not go on with it."""
+        entered = {old_id: self._rooms.get(new_id) for old_id, new_id in self._followed.items()}
+        for old_id, new in entered.items():
+            if new is not None:
+                del self._followed[old_id]
+                if new.predecessor != old_id:
+                    self._wish(new.room_id, None)
+
     async def _carry_out(self, room_id: str, query: Mapping[str, str] | None) -> None:
         try:
             self._pacer.note_sent()  # homeservers count who comes and goes as they count messages
@@ -127,16 +141,26 @@ class Invitations:
         if self._wishes.get(room_id) is query:
             del self._wishes[room_id]
 
-    def _may_enter(self, room_id: str, inviter: str) -> bool:
-        if not inviter or not self._may_be_in(room_id):
+    def _moved_to(self, room_id: str, events: list[Object]) -> Room | None:
+        """The room of ours that goes on in that one, unless what an invitation shows of it says otherwise."""
+        created = [object_of(it.get("content")) for it in events if it.get("type") == "m.room.create"]
+        named = [text_of(object_of(it.get("predecessor")).get("room_id")) for it in created]
+        moved = (room for room in self._rooms if room.successor == room_id)
+        return next((room for room in moved if not named or room.room_id in named), None)
+
+    def _may_enter(self, room_id: str, inviter: str, old: Room | None) -> bool:
+        if not inviter or not self._may_be_in(room_id, after=old):
             return False
-        if any(room.successor == room_id and self._may_be_in(room.room_id) for room in self._rooms):
+        if old is not None and self._may_be_in(old.room_id):
             return True  # a room that goes on there takes no more place than it did
         allowed = self._settings.allowed_inviters or (server_of(self._rooms.own_id),)
         return is_among(inviter, allowed) and self._has_place_for(room_id)
 
-    def _may_be_in(self, room_id: str) -> bool:
+    def _may_be_in(self, room_id: str, *, after: Room | None = None) -> bool:
+        """Whether we may be there; if admins said nothing of it, what they said of the room before holds."""
         settings, said = self._settings, self._access.rule_for(PLATFORM, (room_id,))
+        if said is None and after is not None:
+            said = self._access.rule_for(PLATFORM, (after.room_id,))
         if room_id in settings.denied_rooms or said is False:
             return False
         return not settings.allowed_rooms or room_id in settings.allowed_rooms or bool(said)

@@ -5,7 +5,9 @@ Each function is part of one transaction.
 
 from dataclasses import dataclass
 
+from storage.access import inherit_rule
 from storage.conversations import (
+    find_place,
     get_conversation,
     move_place,
     note_encrypted,
@@ -14,6 +16,8 @@ from storage.conversations import (
     turn_behind,
 )
 from storage.database import Transaction
+from storage.ledger import Person
+from storage.settings import move_settings
 from storage.transcript import get_turn
 
 PLATFORM = "matrix"
@@ -54,6 +58,17 @@ def find_below(connection: Transaction, room_id: str, event_id: str, now_ms: int
 def move_talk(connection: Transaction, old_id: str, new_id: str, now_ms: int) -> None:
     """What was said and set in a room goes on in another one, unless we have talked there before."""
     move_place(connection, PLATFORM, old_id, new_id, now_ms)
+
+
+def move_rules(connection: Transaction, old_id: str, new_id: str, now_ms: int) -> None:
+    """What moderators have set for a room, and admins have said of it, holds for the one in which it goes on.
+
+    What was set or said there goes before. Doing it again changes nothing.
+    """
+    inherit_rule(connection, Person(PLATFORM, old_id), Person(PLATFORM, new_id), now_ms)
+    old = find_place(connection, PLATFORM, old_id)
+    if old is not None:
+        move_settings(connection, old, open_place(connection, PLATFORM, new_id, now_ms).place_id)
 
 
 def was_encrypted(connection: Transaction, room_id: str, now_ms: int) -> bool:

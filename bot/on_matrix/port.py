@@ -25,6 +25,7 @@ from bot.on_matrix.sending import Sending
 from bot.on_matrix.telling import is_between, where_to_tell
 from bot.on_matrix.wire import room_path
 from bot.rendering.matrix_content import BUDGET_BYTES, Kind, edit_content, measure, post_content
+from bot.rendering.moments import in_utc
 from bot.rendering.preview import MARK
 from bot.sending.pacer import Pacer, Skipped
 from bot.sending.pacing import AccountPace, Priority
@@ -82,6 +83,9 @@ class MatrixPort:
 
     def size(self, text: str) -> int:
         return measure(text)
+
+    def moment(self, at_ms: int, now_ms: int) -> str:
+        return in_utc(at_ms, now_ms)
 
     def pacer(self, where: Where) -> Pacer:
         return self._pacer

@@ -30,9 +30,8 @@ class Room:
     is_encrypted: bool = False
     predecessor: str = ""
     """The room that goes on here, as its creator says."""
-    successor: str = ""
-    """The room in which this one goes on, as its moderators say."""
     _levels: Object | None = None
+    _tombstone: Object = field(default_factory=dict)
 
     def fold(self, event: Object) -> None:
         """Take in a state event; whatever it is not is left out."""
@@ -52,7 +51,14 @@ class Room:
             case "m.room.encryption":
                 self.is_encrypted = True  # for ever, whatever comes later
             case "m.room.tombstone":
-                self.successor = text_of(content.get("replacement_room"))
+                self._tombstone = event
+
+    @property
+    def successor(self) -> str:
+        """The room in which this one goes on, as somebody has said who may end it; "" if nobody has."""
+        if not self._may_end(text_of(self._tombstone.get("sender"))):
+            return ""
+        return text_of(object_of(self._tombstone.get("content")).get("replacement_room"))
 
     def name_of(self, user_id: str) -> str:
         """What people read as the name of somebody."""
@@ -68,9 +74,19 @@ class Room:
 
     def is_moderator(self, user_id: str) -> bool:
         """May somebody act on what others have asked for?"""
+        return self._has_power(user_id, MODERATOR_LEVEL)
+
+    def _may_end(self, user_id: str) -> bool:
+        """A moderator may, unless the room asks for more. Where it asks for less, anybody could move it."""
+        levels = self._levels or {}
+        for_state = number_of(levels.get("state_default"), MODERATOR_LEVEL)
+        asked = number_of(object_of(levels.get("events")).get("m.room.tombstone"), for_state)
+        return self._has_power(user_id, max(asked, MODERATOR_LEVEL))
+
+    def _has_power(self, user_id: str, level: int) -> bool:
         if self.is_ruled_by_creators and user_id in self.creators:
             return True
-        return self._level_of(user_id) >= MODERATOR_LEVEL
+        return self._level_of(user_id) >= level
 
     def _level_of(self, user_id: str) -> int:
         if self._levels is None:
@@ -135,6 +151,13 @@ class Rooms:
         """The room of ours that goes on in this one, if both say so."""
         old = self._rooms.get(room.predecessor)
         return old if old is not None and old.successor == room.room_id != old.room_id else None
+
+    def moves_of(self, room: Room) -> Iterator[tuple[Room, Room]]:
+        """Which of our rooms goes on in which, as far as `room` is one of both."""
+        for new in (room, self._rooms.get(room.successor)):
+            old = self.going_on_in(new) if new is not None else None
+            if new is not None and old is not None and room in (old, new):
+                yield old, new
 
     def direct_with(self, user_id: str, *, must_encrypt: bool = False) -> Room | None:
         """A room in which nobody is but somebody and we; an encrypted one if possible, or if it must be."""

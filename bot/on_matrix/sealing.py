@@ -20,8 +20,8 @@ from nio import (
     SyncResponse,
 )
 
-from bot.on_matrix.fields import Object, object_of
-from bot.on_matrix.room_keys import RoomKeys
+from bot.on_matrix.fields import Object, list_of, object_of
+from bot.on_matrix.room_keys import RoomKeys, portions
 from bot.on_matrix.wire import LOGGED_OUT_CODES, LoggedOut
 from bot.words import Limited, Refused, SendError, Unreachable
 
@@ -66,14 +66,38 @@ class Sealer:
         if client.olm.should_share_group_session(room_id):
             await self._keys.hand_out(room)
 
+    def look_again(self) -> None:
+        """Ask anew which devices people have: what has changed of them meanwhile was not told."""
+        self._client.olm.users_for_key_query.update(self._client.olm.tracked_users)
+
     async def take_in(self, answer: Object) -> None:
-        """Let the library see what a sync was answered: keys, members, devices."""
-        # It changes what it is given, and fails on events that are not what it expects.
+        """Let the library see what a sync was answered: keys, some at a time, then members and devices.
+
+        Once, for what opens a key is used up with it.
+        """
+        token = answer.get("next_batch")
+        if token == self._client.next_batch:
+            return
+        for number, some in enumerate(portions(list_of(object_of(answer.get("to_device")).get("events")))):
+            await self._show({"next_batch": f"{number} of {token}", "to_device": {"events": some}})
+            await asyncio.sleep(0)
+        await self._show({name: value for name, value in answer.items() if name != "to_device"})
+
+    async def _show(self, answer: Object) -> None:
+        """Let the library see a part of it; all that it keeps of that is written at once."""
         try:
+            with self._client.store.database.atomic():
+                await self._receive(answer)  # waits for nothing
+        except Exception:  # the store below it fails as it likes when the disk does
+            logger.exception("matrix-nio could not keep what a sync said; keys may be missing")
+
+    async def _receive(self, answer: Object) -> None:
+        try:
+            # It changes what it is given.
             response = SyncResponse.from_dict(msgspec.json.decode(msgspec.json.encode(answer)))
             if isinstance(response, SyncResponse):
                 await self._client.receive_response(response)
-        except Exception:
+        except Exception:  # it fails on events that are not what it expects, in any way
             logger.exception("matrix-nio did not take a sync in; keys may be missing")
 
     async def keep_keys(self) -> None:
@@ -101,7 +125,7 @@ class Sealer:
             source = object_of(getattr(self._client.decrypt_event(parsed), "source", None))
         except EncryptionError:
             return None
-        except Exception:
+        except Exception:  # as above
             logger.exception("matrix-nio failed to decrypt an event")
             return None
         # What an event relates to is said outside; some clients say it only there.

@@ -7,7 +7,7 @@ import asyncio
 
 from bot.clock import Clock
 from bot.on_matrix.fields import Object
-from bot.on_matrix.memory import move_talk, remember_encrypted, was_encrypted
+from bot.on_matrix.memory import remember_encrypted, was_encrypted
 from bot.on_matrix.rooms import Room, Rooms
 from bot.on_matrix.sealing import Sealer
 from bot.on_matrix.wire import Wire
@@ -33,7 +33,6 @@ class Sending:
         self._remembered: set[str] = set()
         self._plain: set[str] = set()
         """Rooms that the store does not call encrypted; nobody else writes it."""
-        self._taken_over: set[str] = set()
 
     async def message(self, room_id: str, content: Object, transaction: str) -> str:
         """Say something in a room; the same transaction again gives the same event. Returns its id.
@@ -71,18 +70,6 @@ class Sending:
             if not room.is_encrypted:
                 self._plain.add(room.room_id)
         return room.is_encrypted
-
-    async def take_over(self, room: Room) -> None:
-        """Have talk go on that began in the room that goes on here, but nothing encrypted in plain text.
-
-        Once, and before anything else is noted of this room.
-        """
-        old = self.rooms.going_on_in(room)
-        if old is None or room.room_id in self._taken_over:
-            return
-        if room.is_encrypted or not await self.is_encrypted(old):
-            await self._store.write(move_talk, old.room_id, room.room_id, self._clock.now_ms())
-        self._taken_over.add(room.room_id)
 
     async def remember_encrypted(self, room: Room) -> None:
         """Note for ever what a room's state says now, once."""

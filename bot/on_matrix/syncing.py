@@ -1,7 +1,8 @@
 """Reading the homeserver, for ever: what happened goes to the core together with how far we have read.
 
 A crash repeats what was not committed, and the core knows what it has seen. Gaps are filled by paging back,
-and what was said before we came is not heard.
+and what was said before we came is not heard. A homeserver that has lost our token is read afresh, from what
+is newer than what we have read.
 """
 
 import logging
@@ -15,7 +16,9 @@ from bot.core import Core
 from bot.on_matrix.fields import Object, object_of, objects_in, text_of
 from bot.on_matrix.invitations import Invitations
 from bot.on_matrix.memory import PLATFORM
+from bot.on_matrix.moving import Moving
 from bot.on_matrix.people import server_of
+from bot.on_matrix.read_up_to import ReadUpTo
 from bot.on_matrix.rooms import Room, Rooms
 from bot.on_matrix.sealing import Sealer
 from bot.on_matrix.sending import Sending
@@ -31,7 +34,7 @@ from swarm.background import RunningGroup, running_group
 
 logger = logging.getLogger(__name__)
 
-TOKEN, UNREAD, INVITATIONS = MARKERS = ("sync", "unread", "invitations")
+TOKEN, UNREAD, INVITATIONS, READ_UP_TO = MARKERS = ("sync", "unread", "invitations", "read up to")
 """What is kept in the store together with the events."""
 WAIT_MS = 30_000
 ANSWERS_WITHIN_S = 45.0
@@ -59,6 +62,7 @@ class Parts:
     translator: Translator
     invitations: Invitations
     unread: Unread
+    moving: Moving
     sealer: Sealer | None
 
 
@@ -72,6 +76,7 @@ class SyncLoop:
         self._store = store
         self._clock = clock
         self._token: str | None = None
+        self._read_up_to = ReadUpTo(clock)
         self._knows_rooms = False
         self.synced_s: float | None = None
         """When the homeserver has answered last, on the clock's `now_s`."""
@@ -82,6 +87,7 @@ class SyncLoop:
         self._token = markers[TOKEN]
         self._parts.unread.load(markers[UNREAD] or "")
         self._parts.invitations.load(markers[INVITATIONS] or "")
+        self._read_up_to.load(markers[READ_UP_TO] or "")
         patience = Patience(self._clock, "Matrix cannot be read")
         async with running_group() as group:
             group.create_task(self._parts.invitations.carry_out_forever())
@@ -111,12 +117,15 @@ class SyncLoop:
             await self._hear_room(self._rooms.open(room_id), object_of(info), heard)
         for room_id in object_of(rooms.get("leave")):
             self._rooms.leave(room_id)
+        if self._token is None:
+            self._read_up_to.begin()
         has_keys = bool(object_of(answer.get("to_device")).get("events"))
         await self._parts.unread.hear(heard, may_have_keys=has_keys)
         self._parts.invitations.note_invited(object_of(rooms.get("invite")))
         self._parts.invitations.note_rooms()
         await core.receive(PLATFORM, heard.events, self._markers(token))
         self._parts.unread.commit()
+        self._read_up_to.commit()
         self._token, self._knows_rooms = token, True
         self.synced_s = self._clock.now_s()
         self._parts.sending.is_ready.set()
@@ -124,8 +133,12 @@ class SyncLoop:
             group.create_task(self._tell(inbound, sentence))
 
     def _markers(self, token: str) -> dict[str, str]:
-        invitations, unread = self._parts.invitations.dump(), self._parts.unread.dump()
-        return {TOKEN: token, UNREAD: unread, INVITATIONS: invitations}
+        return {
+            TOKEN: token,
+            UNREAD: self._parts.unread.dump(),
+            INVITATIONS: self._parts.invitations.dump(),
+            READ_UP_TO: self._read_up_to.dump(),
+        }
 
     async def _ask(self) -> Object:
         query = {"filter": msgspec.json.encode(FILTER).decode()}
@@ -140,11 +153,13 @@ class SyncLoop:
         try:
             return await self._wire.ask("GET", path, within_s=within_s, most_bytes=MAX_SYNC_BYTES)
         except Malformed:
-            # It does not know how far we had read: what was said till now is not answered.
+            # It does not know any more how far we had read.
             self._token, self._knows_rooms = None, False
             raise
 
     async def _keep_keys(self, sealer: Sealer, answer: Object) -> None:
+        if self._token is None:
+            sealer.look_again()
         await sealer.take_in(answer)
         try:
             await sealer.keep_keys()
@@ -159,13 +174,14 @@ class SyncLoop:
         for event in (*state, *(events if self._token is None else ())):
             if "state_key" in event:
                 room.fold(event)
-        said = [] if self._token is None else await self._said(room, timeline, events)
-        await self._parts.sending.take_over(room)
+        said = await (self._said if self._token is not None else self._newer)(room, timeline, events)
+        self._read_up_to.note(events)
+        await self._parts.moving.follow(room)
         await self._parts.sending.remember_encrypted(room)
         readable = [self._parts.unread.read(room, event) for event in said]
         await self._parts.translator.hear(room, readable, heard)
         await self._parts.sending.remember_encrypted(room)
-        self._follow(room, said)
+        await self._follow(room, said)
 
     async def _said(self, room: Room, timeline: Object, events: list[Object]) -> list[Object]:
         """What happened in a room since we have read it, or came to it; what was before is only folded."""
@@ -178,17 +194,30 @@ class SyncLoop:
                 room.fold(event)
         return said
 
-    def _follow(self, room: Room, events: Sequence[Object]) -> None:
-        """A room may have said that it goes on elsewhere."""
+    async def _newer(self, room: Room, timeline: Object, events: list[Object]) -> list[Object]:
+        """The same where we begin afresh: what is newer than what we have read; all of it is folded."""
+        is_gap = timeline.get("limited") is True and _our_join(events, self._rooms.own_id) is None
+        if is_gap and self._read_up_to.newer(events):
+            events = [*await self._gap(room, text_of(timeline.get("prev_batch"), 10_000)), *events]
+        joined_at = _our_join(events, self._rooms.own_id)
+        return self._read_up_to.newer(events if joined_at is None else events[joined_at + 1 :])
+
+    async def _follow(self, room: Room, events: Sequence[Object]) -> None:
+        """A room may have said that it goes on elsewhere; we may be there already."""
         for event in events:
             if event.get("type") == "m.room.tombstone" and event.get("state_key") == "":
                 self._parts.invitations.note_successor(room, server_of(text_of(event.get("sender"))))
+                await self._parts.moving.follow(room)
 
     async def _gap(self, room: Room, start: str) -> list[Object]:
-        """What happened between the token and `start`, oldest first; of a long gap only its end."""
+        """What happened between the token and `start`, oldest first; of a long gap only its end.
+
+        Without a token it ends where all is older than what we have read.
+        """
         found: list[Object] = []
+        until = {"to": self._token} if self._token is not None else {}
         for _ in range(MAX_PAGES):
-            query = {"dir": "b", "from": start, "to": self._token or "", "limit": str(PAGE_EVENTS)}
+            query = {"dir": "b", "from": start, "limit": str(PAGE_EVENTS), **until}
             path = with_query(room_path(room.room_id, "messages"), query)
             try:
                 page = await self._wire.ask("GET", path, most_bytes=MAX_SYNC_BYTES)
@@ -199,6 +228,8 @@ class SyncLoop:
             found += events
             start = text_of(page.get("end"), 10_000)
             if not start or not events or _our_join(events, self._rooms.own_id) is not None:
+                break
+            if self._token is None and not self._read_up_to.newer(events):
                 break
         else:
             logger.warning("so much was said in %s that its beginning is left out", room.room_id)

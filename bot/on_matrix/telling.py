@@ -25,5 +25,7 @@ def is_between(room: Room, one: str, other: str) -> bool:
 
 
 def _is_personal(inbound: Inbound) -> bool:
+    if inbound.mistake:
+        return False
     command = COMMANDS.get(inbound.call.command) if inbound.call is not None else None
     return command is not None and command.is_personal

@@ -22,13 +22,10 @@ from storage.database import Database
 from storage.errors import StorageError
 from storage.inbox import Event
 from storage.messages import is_known
-from storage.rate import Rate, TokenBuckets
 
 logger = logging.getLogger(__name__)
 
 MAX_RECENT = 1000
-CORRECTIONS = Rate(burst=5, interval_ms=10_000)
-"""Of each person: all people share the few events that we may send."""
 EMPTY = "Yes? Ask me something, or see `{prefix}help`."
 
 
@@ -63,7 +60,6 @@ class Translator:
         self._store = store
         self._clock = clock
         self._access = access or Access(clock)
-        self._corrections = TokenBuckets(CORRECTIONS)
         self._recent: OrderedDict[tuple[str, str], None] = OrderedDict()
         """Threads that our answers will begin; the store does not know the newest ones yet."""
 
@@ -81,17 +77,18 @@ class Translator:
             await self._hear_one(room, event, heard)
         except StorageError:
             raise
-        except Exception:
+        except Exception:  # a mistake of ours
             logger.exception("event %s cannot be taken in", text_of(event.get("event_id")))
 
     async def _hear_one(self, room: Room, event: Object, heard: Heard) -> None:
         if deleted := read_deletion(event):
             await self._hear_deletion(room, event, deleted, heard)
             return
-        if not self._may(room, text_of(event.get("sender"))):
+        message = read_message(event, room, self._own_id, self._clock.now_ms())
+        call = None if message is None else self._read_call(message, is_for_us=False)
+        if not self._may(room, text_of(event.get("sender")), "" if call is None else call.command):
             return
         reaction = read_reaction(event)
-        message = read_message(event, room, self._own_id, self._clock.now_ms())
         if reaction is not None:
             await self._hear_sign(room, event, reaction, heard)
         elif message is not None and (room.is_direct() or await self._is_for_us(room, message)):
@@ -99,14 +96,15 @@ class Translator:
         elif message is not None:
             self._hear_call(room, message, heard, is_for_us=False)
 
-    def _may(self, room: Room, sender: str) -> bool:
-        """May somebody use us here?"""
-        settings = self._settings
-        said_of_person = self._access.rule_for(PLATFORM, (sender, server_of(sender)))
-        said_of_room = self._access.rule_for(PLATFORM, (room.room_id,))
+    def _may(self, room: Room, sender: str, command: str) -> bool:
+        """May somebody use us here? Of an admin's own command admins cannot deny anything."""
+        settings, is_order = self._settings, self._access.is_order(sender, command)
+        said_of_person = self._access.rule_for(PLATFORM, (sender, server_of(sender)), is_order=is_order)
+        said_of_room = self._access.rule_for(PLATFORM, (room.room_id,), is_order=is_order)
         if sender in ("", self._own_id) or room.room_id in settings.denied_rooms:
             return False
-        if False in (said_of_person, said_of_room) or self._access.is_silenced(PLATFORM, sender):
+        is_silenced = self._access.is_silenced(PLATFORM, sender) and not is_order
+        if is_silenced or False in (said_of_person, said_of_room):
             return False
         if settings.allowed_rooms and room.room_id not in settings.allowed_rooms and not said_of_room:
             return False
@@ -132,24 +130,18 @@ class Translator:
         if self._hear_call(room, message, heard, is_for_us=True):
             return
         if not message.text and not message.files:
-            self._correct(room, message, heard, EMPTY.format(prefix=self._prefix))
+            self._correct(room, message, heard, Mistake(EMPTY.format(prefix=self._prefix)))
             return
         self._note_thread(room, message)
         heard.keep(self._inbound(room, message))
 
     def _hear_call(self, room: Room, message: Message, heard: Heard, *, is_for_us: bool) -> bool:
         """Take a command in; False if it is none."""
-        call = read_call(
-            message.text,
-            self._prefix,
-            is_for_us=is_for_us,
-            is_mention=message.is_mention,
-            is_admin=self._access.is_admin(message.sender),
-        )
+        call = self._read_call(message, is_for_us=is_for_us)
         if call is None:
             return False
         if isinstance(call, Mistake):
-            self._correct(room, message, heard, call.sentence)
+            self._correct(room, message, heard, call)
         elif call.command == "ask":
             self._note_thread(room, message)
             heard.keep(msgspec.structs.replace(self._inbound(room, message), text=call.arguments["text"]))
@@ -157,10 +149,19 @@ class Translator:
             heard.keep(msgspec.structs.replace(self._inbound(room, message), text="", call=call))
         return True
 
-    def _correct(self, room: Room, message: Message, heard: Heard, sentence: str) -> None:
-        """Have somebody told what to write instead, unless that was said to them too often just now."""
-        if not self._corrections.take(message.sender, self._clock.now_ms()):
-            heard.told.append((self._inbound(room, message), sentence))
+    def _read_call(self, message: Message, *, is_for_us: bool) -> Call | Mistake | None:
+        return read_call(
+            message.text,
+            self._prefix,
+            is_for_us=is_for_us,
+            is_mention=message.is_mention,
+            is_admin=self._access.is_admin(message.sender),
+        )
+
+    def _correct(self, room: Room, message: Message, heard: Heard, mistake: Mistake) -> None:
+        """Have the core tell somebody what to write instead, as often as it listens to them at all."""
+        said, call = self._inbound(room, message), Call(mistake.command)
+        heard.keep(msgspec.structs.replace(said, text="", files=(), call=call, mistake=mistake.sentence))
 
     async def _hear_sign(self, room: Room, event: Object, reaction: tuple[str, str], heard: Heard) -> None:
         """A sign under an answer of ours is a command about it."""

@@ -5,7 +5,6 @@ It talks to a fake Discord that runs in the test's process, of which it knows on
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bot.words import Post, Where
-from storage.inbox import receive
+from tests.bot.dying import TOKEN, die, heard_and_kept, live_until_killed, watch_writes
 from tests.bot.on_discord.stage import Stage, open_stage
 from tests.discord_peer import FakeDiscord, redirected_to
 
@@ -38,18 +37,12 @@ class DiscordElsewhere:
             await asyncio.sleep(0.01)
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def moments(work: Any, arguments: Sequence[Any]) -> tuple[str, str]:
     """The points before and after a write to the store."""
-    name = work.__qualname__
-    if work is receive and arguments[1]:
-        return "heard", "kept"
+    name = getattr(work, "__qualname__", "")
     if name.startswith("Books.end."):
         return "written", "settled"
-    return ("", HALF) if name.startswith("Books.keep.") else ("", "")
+    return ("", HALF) if name.startswith("Books.keep.") else heard_and_kept(work, arguments)
 
 
 def arm(stage: Stage, point: str) -> None:
@@ -59,17 +52,8 @@ def arm(stage: Stage, point: str) -> None:
     posted: the first message is sent, and its id is not known. half: a part of the answer is kept. written,
     settled: before and after it is paid for. shown: its final text is sent.
     """
-    write, port = stage.store.write, stage.discord.port
+    port = stage.discord.port
     send, edit = port.post, port.edit
-
-    async def watched_write(work: Any, *arguments: Any, **named: Any) -> Any:
-        before, after = moments(work, arguments)
-        if point == before:
-            die()
-        result = await write(work, *arguments, **named)
-        if point == after:
-            die()
-        return result
 
     async def watched_post(where: Where, reply_to: str, post: Post) -> str:
         message_id = await send(where, reply_to, post)
@@ -88,19 +72,18 @@ def arm(stage: Stage, point: str) -> None:
         return ANSWER
 
     stage.brain.answer = answered
-    stage.store.write = watched_write  # type: ignore[method-assign]
+    watch_writes(stage.store, point, moments)
     port.post, port.edit = watched_post, watched_edit  # type: ignore[method-assign]
 
 
 async def main(api_url: str, gateway_url: str, store: str, point: str) -> None:
     """The token comes through the environment."""
-    discord = cast(FakeDiscord, DiscordElsewhere(os.environ["BOT_TOKEN"]))
+    discord = cast(FakeDiscord, DiscordElsewhere(os.environ[TOKEN]))
     token_s = SLOW_TOKEN_S if point == HALF else TOKEN_S
     with redirected_to(api_url, gateway_url):
         async with open_stage(discord, Path(store), boot="dying", token_s=token_s) as stage:
             arm(stage, point)
-            print("ready", flush=True)  # noqa: T201 - the test waits for it
-            await asyncio.sleep(60)
+            await live_until_killed()
 
 
 if __name__ == "__main__":

@@ -1,20 +1,13 @@
 """The bot's process is killed at any point, and whatever was said is answered and paid for once."""
 
-import asyncio
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bot.turns.endings import footer_of
-from demo.zygote import die_with
 from storage.amounts import charge
 from storage.schema import hold, ledger
+from tests.bot.dying import assert_killed, open_dying
 from tests.bot.on_discord.conftest import Place
 from tests.bot.on_discord.dying import ANSWER, HALF, POINTS, QUESTION
 from tests.bot.on_discord.stage import EDIT, RULES, Stage, open_stage, pause
@@ -23,44 +16,16 @@ from tests.discord_peer import FakeDiscord, Message
 RESTARTED = footer_of("interrupted", has_text=True)
 
 
-@asynccontextmanager
-async def open_dying(
-    fake: FakeDiscord, store_path: Path, point: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The bot in a process of its own, hearing; it is gone when the block ends."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.bot.on_discord.dying",
-        fake.api_url,
-        fake.gateway.url,
-        str(store_path),
-        point,
-        stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"BOT_TOKEN": fake.token},
-        preexec_fn=partial(die_with, os.getpid()),
-    )
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(30):
-            assert await process.stdout.readline() == b"ready\n"
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    await fake.until(lambda: not fake.gateway.connected)
-
-
 async def killed(fake: FakeDiscord, place: Place, store_path: Path, point: str) -> None:
     """Alice asks in a channel where the bot has answered Bob, and it is killed at `point`."""
     async with open_stage(fake, store_path, boot="first") as stage:
         place.bob.says(place.channel, "old", mentions=[fake.bot])
         await stage.answers(place.channel, 1)
-    async with open_dying(fake, store_path, point) as process:
+    named = (fake.api_url, fake.gateway.url, str(store_path), point)
+    async with open_dying("tests.bot.on_discord.dying", *named, token=fake.token) as process:
         place.alice.says(place.channel, QUESTION, mentions=[fake.bot])
-        async with asyncio.timeout(30):
-            assert await process.wait() == -signal.SIGKILL
+        await assert_killed(process)
+    await fake.until(lambda: not fake.gateway.connected)
 
 
 async def assert_paid_once(stage: Stage, num: int) -> None:

@@ -17,6 +17,7 @@ from bot.turns import runner as turns
 from bot.words import Author, Call, Inbound, Post, Unreachable, Where
 from storage.database import open_database
 from storage.inbox import Event, receive
+from storage.ledger import CHARGE
 from storage.schema import ledger
 from swarm.errors import ConfigError
 from tests.bot.on_discord.conftest import Place, furnished
@@ -46,7 +47,7 @@ async def run_until_killed(
 async def settled(stage: Stage) -> list[str]:
     """Turns that were paid for, once for each payment."""
     return await stage.store.read(
-        lambda c: [row.turn_id for row in c.execute(ledger.select()) if row.turn_id is not None]
+        lambda c: [row.turn_id for row in c.execute(ledger.select()) if row.kind == CHARGE]
     )
 
 

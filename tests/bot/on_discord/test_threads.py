@@ -47,7 +47,7 @@ async def test_in_its_thread_a_conversation_goes_on_without_a_mention(threaded: 
     await pause(JOIN_S)
     place.bob.says(thread, "two")
     _, answer = await threaded.answers(thread, 2)
-    assert answer.content == "You said: two"
+    assert answer.content == "You said: [Bob]:\ntwo"
     one, two = await threaded.turns()
     assert two.parent_id == one.question.turn_id
 

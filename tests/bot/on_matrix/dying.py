@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from nio import AsyncClient, AsyncClientConfig
 
-from storage.inbox import receive
+from tests.bot.dying import TOKEN, die, heard_and_kept, live_until_killed, watch_writes
 from tests.bot.on_matrix.world import Bot, open_bot
 
 POINTS = ("heard", "kept", "asked", "posted", "shown")
@@ -17,22 +16,9 @@ END = "the very end"
 ANSWER = "word " * 20 + END
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def arm(bot: Bot, point: str) -> None:
     """Die when a message is heard, when it is kept, when the model is asked, after the first or last post."""
-    write, send = bot.store.write, bot.client.send
-
-    async def watched_write(work: Any, *arguments: Any, **named: Any) -> Any:
-        is_kept = work is receive and bool(arguments[1])
-        if is_kept and point == "heard":
-            die()
-        result = await write(work, *arguments, **named)
-        if is_kept and point == "kept":
-            die()
-        return result
+    send = bot.client.send
 
     async def watched_send(method: str, path: str, body: bytes | None = None, *rest: Any) -> Any:
         answer = await send(method, path, body, *rest)
@@ -47,7 +33,7 @@ def arm(bot: Bot, point: str) -> None:
         return ANSWER
 
     bot.brain.answer, bot.brain.token_s = answered, 0.02
-    bot.store.write = watched_write  # type: ignore[method-assign]
+    watch_writes(bot.store, point, heard_and_kept)
     bot.client.send = watched_send
 
 
@@ -55,11 +41,10 @@ async def main(url: str, user_id: str, device_id: str, store: str, point: str) -
     """The token comes through the environment."""
     config = AsyncClientConfig(encryption_enabled=False, store_sync_tokens=False, max_limit_exceeded=0)
     client = AsyncClient(url, user_id, device_id, config=config)
-    client.restore_login(user_id, device_id, os.environ["BOT_TOKEN"])
+    client.restore_login(user_id, device_id, os.environ[TOKEN])
     async with open_bot(client, Path(store), boot="dying") as bot:
         arm(bot, point)
-        print("ready", flush=True)  # noqa: T201 - the test waits for it
-        await asyncio.sleep(60)
+        await live_until_killed()
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from bot.on_matrix.calls import HOW, SIGNS
+from bot.receiving.haste import Patience
 from bot.words import Where
+from storage.rate import Rate
 from swarm.background import running
 from tests.bot.on_matrix.conftest import NewBot
-from tests.bot.on_matrix.world import Bot, Place, meet
+from tests.bot.on_matrix.world import RULES, Bot, Place, meet
 from tests.matrix_peer.human import Human, NewHuman
 from tests.matrix_peer.timeline import Message
 
@@ -119,6 +122,23 @@ async def test_what_is_wrong_with_a_command_is_told_and_foreign_commands_are_lef
     await group.until(ends_with("what I am and how I speak."))
     await group.call(f"{group.bot.user_id} /usr/bin is what?")
     await group.reads("You said: /usr/bin is what?")
+
+
+async def test_who_mistypes_too_much_too_fast_is_asked_to_wait_and_then_ignored(
+    new_bot: NewBot, anna: Human
+) -> None:
+    rules = replace(RULES, rate=Rate(burst=2, interval_ms=60_000), patience=Patience(ignore_after=2))
+    chat = await meet(anna, await new_bot(rules=rules), direct=True)
+    for number in range(5):
+        await chat.say(f"!hlep {number}")
+    await chat.until(ends_with("I listen to you again in 10 minutes."))
+    await chat.bot.quiet()
+    assert sorted(text.partition(";")[0] for text in await chat.texts()) == [
+        "That was fast",
+        "That was too much too fast",
+        "There is no command `hlep 0`",
+        "There is no command `hlep 1`",
+    ]
 
 
 async def test_help_names_the_signs_that_stop_and_repeat(chat: Place) -> None:

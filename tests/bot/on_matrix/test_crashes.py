@@ -1,18 +1,12 @@
 """The bot is killed at any point, and whatever was said is answered once after its restart."""
 
 import asyncio
-import contextlib
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 from nio import AsyncClient
 
-from demo.zygote import die_with
+from tests.bot.dying import assert_killed, open_dying
 from tests.bot.on_matrix.dying import ANSWER, POINTS
 from tests.bot.on_matrix.world import Bot, Place, open_bot, open_client
 from tests.matrix_peer.human import Human
@@ -21,33 +15,12 @@ from tests.matrix_peer.synapse import Synapse
 pytest_plugins = ("tests.matrix_peer.fixtures",)
 
 
-@contextlib.asynccontextmanager
-async def open_dying(
-    client: AsyncClient, store_path: Path, point: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The bot in a process of its own, reading."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.bot.on_matrix.dying",
-        client.homeserver,
-        client.user_id,
-        client.device_id,
-        str(store_path),
-        point,
-        stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"BOT_TOKEN": client.access_token},
-        preexec_fn=partial(die_with, os.getpid()),
-    )
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(30):
-            assert await process.stdout.readline() == b"ready\n"
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+async def killed(client: AsyncClient, store_path: Path, point: str, anna: Human, room_id: str) -> None:
+    """Anna asks, and the bot is killed at `point`."""
+    named = (client.homeserver, client.user_id, client.device_id, str(store_path), point)
+    async with open_dying("tests.bot.on_matrix.dying", *named, token=client.access_token) as process:
+        await anna.say(room_id, "tell me")
+        await assert_killed(process, within_s=20)
 
 
 @pytest.mark.slow
@@ -61,10 +34,7 @@ async def test_behaviour_14_whenever_the_bot_is_killed_what_was_said_is_answered
         await client.join(room_id)
         await anna.wait_for_member(room_id, account.user_id)
         await anna.say(room_id, "old")
-        async with open_dying(client, store_path, point) as process:
-            await anna.say(room_id, "tell me")
-            async with asyncio.timeout(20):
-                assert await process.wait() == -signal.SIGKILL
+        await killed(client, store_path, point, anna, room_id)
         async with open_bot(client, store_path, boot="again", answer=ANSWER) as bot:
             place = Place(anna, bot, room_id)
             await assert_answered_once(place, bot)

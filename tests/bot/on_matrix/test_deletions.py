@@ -99,8 +99,9 @@ async def test_a_moderator_may_take_a_question_back_too(chat: Place, new_human: 
     assert await chat.bot.turns() == []
 
 
-async def test_what_was_taken_back_while_the_bot_was_away_is_deleted_when_it_is_back(
-    synapse: Synapse, anna: Human, store_path: Path
+@pytest.mark.parametrize("num_later", [0, 120])
+async def test_what_was_taken_back_while_the_bot_was_away_is_deleted_when_it_is_back_over_a_gap_too(
+    synapse: Synapse, anna: Human, store_path: Path, num_later: int
 ) -> None:
     known = await asyncio.to_thread(synapse.register, "murmur")
     async with open_client(synapse.url, known) as client:
@@ -112,6 +113,8 @@ async def test_what_was_taken_back_while_the_bot_was_away_is_deleted_when_it_is_
             await place.reads(f"You said: {SECRET}")
             await bot.quiet()
         await anna.redact(room_id, asked)
+        for number in range(num_later):
+            await place.say(f"a notice {number}", kind="m.notice")
         async with open_bot(client, store_path, boot="two") as place.bot:
             await no_answers(place)
             assert await place.bot.turns() == []

@@ -1,4 +1,7 @@
-"""Rooms that go on elsewhere: they are followed, and so is what was said there."""
+"""Rooms that go on elsewhere: they are followed, and so is what was said there.
+
+What was set and decided there is in test_room_upgrades_settings.py.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -176,6 +179,7 @@ def rooms_of(successor: object, predecessor: object) -> tuple[Rooms, Room, Room]
     for room in (old, new):
         for user_id in (ANNA, BOT):
             room.fold(member(user_id, "join"))
+    old.fold(state("m.room.create", {"room_version": "11"}))
     old.fold(tombstone(successor))
     new.fold(state("m.room.create", {"room_version": "12", "predecessor": predecessor}))
     return rooms, old, new

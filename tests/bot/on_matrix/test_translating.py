@@ -7,7 +7,7 @@ import pytest
 
 from bot.config.platforms import MatrixSettings
 from bot.on_matrix.rooms import Room
-from bot.on_matrix.translating import CORRECTIONS, Heard, Translator
+from bot.on_matrix.translating import Heard, Translator
 from bot.words import Inbound, Where
 from storage.errors import StoreBusy
 from tests.bot.clock import FakeClock
@@ -96,19 +96,16 @@ async def test_who_may_not_use_us_is_not_heard(settings: dict[str, Any]) -> None
 
 
 async def test_a_name_without_a_question_is_told_what_to_do() -> None:
-    heard = Heard()
-    translator = Translator(BOT, MatrixSettings(), "!", FakeStore(), FakeClock())  # type: ignore[arg-type]
-    await translator.hear(room(ANNA, BEN), [message("$1", BOT)], heard)
-    ((inbound, sentence),) = heard.told
-    assert (heard.events, inbound.event_id) == ([], "$1")
-    assert sentence == "Yes? Ask me something, or see `!help`."
+    (inbound,) = await hear(room(ANNA, BEN), message("$1", BOT))
+    assert (inbound.event_id, inbound.text) == ("$1", "")
+    assert inbound.mistake == "Yes? Ask me something, or see `!help`."
 
 
-async def test_whoever_mistypes_all_the_time_is_told_a_few_times_alone() -> None:
-    clock, heard = FakeClock(), Heard()
-    translator = Translator(BOT, MatrixSettings(), "!", FakeStore(), clock)  # type: ignore[arg-type]
-    events = [message(f"${number}", "!helo" if number % 2 else "!new now") for number in range(50)]
-    await translator.hear(room(ANNA), events, heard)
-    assert len(heard.told) == CORRECTIONS.burst
-    await translator.hear(room(BEN), [message("$50", "!helo") | {"sender": BEN}], heard)
-    assert heard.told[-1][0].author.external_id == BEN
+async def test_every_mistyped_command_goes_to_the_core_whose_rule_of_haste_counts_it() -> None:
+    mistyped = [message(f"${number}", "!helo" if number % 2 else "!new now") for number in range(50)]
+    heard = await hear(room(ANNA), *mistyped)
+    assert len(heard) == len(mistyped)
+    assert {it.mistake for it in heard} == {
+        "There is no command `helo`; did you mean `!help`?",
+        "`!new` takes no `now`.",
+    }
