@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from bot.clock import Clock
+from bot.rendering.moments import in_utc
 from bot.rendering.splitting import utf16_units
 from bot.sending.pacer import Pacer
 from bot.sending.pacing import ChannelPace
@@ -35,6 +36,9 @@ class MemoryPort:
     def size(self, text: str) -> int:
         """See bot.sending.outbound.Outbound, as for all that follow."""
         return utf16_units(text)
+
+    def moment(self, at_ms: int, now_ms: int) -> str:
+        return in_utc(at_ms, now_ms)
 
     def pacer(self, where: Where) -> Pacer:
         return self._pacers.setdefault(where.place, Pacer(ChannelPace(), self._clock))

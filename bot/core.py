@@ -235,7 +235,7 @@ class Core:
     async def _deliver(self, said: Said) -> None:
         try:
             await self._runner.deliver(said)
-        except Exception:
+        except Exception:  # it costs this answer, and not the bot all others
             logger.exception("turn %s cannot be shown", said.question.turn_id)
         finally:
             self._delivering.discard(said.question.turn_id)
@@ -250,7 +250,7 @@ class Core:
                     await self._runner.run(said, gate)
             if not gate.opened.is_set():  # stopped while it waited
                 await self._marks.put(origin, "")
-        except Exception:
+        except Exception:  # the turn must end, and what waits behind it come to its time
             logger.exception("turn %s was given up", turn_id)
             await self._give_up(turn_id)
         finally:

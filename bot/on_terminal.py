@@ -15,6 +15,7 @@ import msgspec
 from bot.clock import Clock
 from bot.commands.catalogue import COMMANDS
 from bot.commands.registry import Mistake
+from bot.rendering.moments import in_utc
 from bot.sending.pacer import Pacer
 from bot.sending.pacing import ChannelPace
 from bot.words import (
@@ -71,6 +72,9 @@ class Terminal:
     def size(self, text: str) -> int:
         """See bot.sending.outbound.Outbound, as for all that follow."""
         return len(text)
+
+    def moment(self, at_ms: int, now_ms: int) -> str:
+        return in_utc(at_ms, now_ms)
 
     def pacer(self, where: Where) -> Pacer:
         return self._pacer

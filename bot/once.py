@@ -1,6 +1,6 @@
 """What was said a moment ago need not be said again. Pure."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 MOST_KEYS = 10_000
 
@@ -23,6 +23,6 @@ class Once:
         self._said_s[key] = now_s
         return True
 
-    def forget(self, key: Hashable) -> None:
-        """Say it again when there is reason to."""
-        self._said_s.pop(key, None)
+    def forget_those(self, is_meant: Callable[[Hashable], bool]) -> None:
+        """Say them again when there is reason to."""
+        self._said_s = {key: said_s for key, said_s in self._said_s.items() if not is_meant(key)}

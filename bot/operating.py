@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from bot.clock import Clock, RealClock
-from bot.config.models import NOTICE, BotSettings, Settings
+from bot.config.models import IDENTITY_OPTION, NOTICE, BotSettings, Settings
 from bot.control import open_control
 from bot.core import Core, Rules, open_core, open_desk
 from bot.observing.coverage import swarm_trouble
@@ -37,6 +37,7 @@ from storage.rate import Rate
 from swarm.background import finish, running
 from swarm.client import SwarmModel, join
 from swarm.errors import ConfigError
+from swarm.identity import load_identity
 from swarm.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,8 @@ def limits_of(settings: Settings) -> Limits:
 async def _open_model(settings: Settings) -> AsyncIterator[SwarmModel]:
     """The swarm, and the two ends of the model that answers. Raises ConfigError."""
     swarm = settings.swarm
-    async with join(swarm.initial_peers, identity=swarm.identity_file) as joined:
+    identity = load_identity(swarm.identity_file, IDENTITY_OPTION)
+    async with join(swarm.initial_peers, identity=identity) as joined:
         yield await joined.load(swarm.models[0])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from bot.receiving.reception import Desk
 from storage.amounts import DAY_MS
+from storage.forgotten import purge_forgotten
 from storage.inbox import purge_inbox
 from storage.ledger import settle_expired
 from storage.privacy import purge_transcripts
@@ -28,6 +29,7 @@ async def sweep(
     await _end_abandoned(desk, is_running, now_ms)
     await desk.store.write(purge_inbox, now_ms - KEEP_EVENTS_MS)
     await desk.store.write(purge_transcripts, now_ms - retention_days * DAY_MS)
+    await desk.store.write(purge_forgotten, now_ms)
     await desk.consent.let_go_of_old(platforms)
 
 

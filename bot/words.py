@@ -75,6 +75,8 @@ class Inbound(msgspec.Struct, frozen=True):
     files: tuple[Attached, ...] = ()
     deleted: str = ""
     """Nothing is said: the message of that id was deleted on the platform."""
+    mistake: str = ""
+    """What is wrong with the command: it is not obeyed, and whoever gave it reads this."""
 
 
 class Post(msgspec.Struct, frozen=True):

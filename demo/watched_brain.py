@@ -47,8 +47,11 @@ class WatchedBrain:
         """See bot.brain.Brain."""
         await self._brain.forget(conversation_id)
 
-    def is_open(self, conversation_id: int) -> bool:
+    async def forget_persona(self, instructions: str) -> None:
         """See bot.brain.Brain, as for all that follow."""
+        await self._brain.forget_persona(instructions)
+
+    def is_open(self, conversation_id: int) -> bool:
         return self._brain.is_open(conversation_id)
 
     async def survey(self) -> Survey:

@@ -328,7 +328,7 @@ class InferenceSession:
             future.set_result(effect.payload)
 
     def _praise(self) -> None:
-        """Forgive the servers of a route that has held for a while: some answers come before a lie as well."""
+        """Forgive the servers of a route that has held for a while: a lie may follow some good answers."""
         if self._praised_epoch != self._machine.epoch:
             self._praised_epoch, self._num_results = self._machine.epoch, 0
         self._num_results += 1

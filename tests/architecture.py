@@ -44,6 +44,7 @@ PURE_MODULES = (
     "bot/commands/catalogue.py",
     "bot/commands/coverage.py",
     "bot/commands/joining.py",
+    "bot/commands/numbers.py",
     "bot/commands/registry.py",
     "bot/on_matrix/fields.py",
     "bot/on_matrix/messages.py",

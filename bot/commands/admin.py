@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from bot.commands.naming import Mistaken, read_named, read_person
+from bot.commands.numbers import counted, read_whole, whole_from
 from bot.commands.office import Action, Done, Office, needed
 from bot.commands.reports import reports
 from storage.access import (
@@ -48,9 +49,9 @@ async def ban_person(office: Office, arguments: Mapping[str, str]) -> Done:
     """Hear nothing of a person, for some hours or for good; what is written for them ends."""
     person, now_ms = read_person(needed(arguments, "user")), office.clock.now_ms()
     _spare_admins(office, person)
-    hours = _number(needed(arguments, "hours"), "hours", 1, MOST_HOURS) if "hours" in arguments else None
+    hours = _whole(needed(arguments, "hours"), "hours", 1, MOST_HOURS) if "hours" in arguments else None
     until_ms = FOR_GOOD_MS if hours is None else now_ms + hours * HOUR_MS
-    shown = "for good" if hours is None else f"for {_counted(hours, 'hour')}"
+    shown = "for good" if hours is None else f"for {counted(hours, 'hour')}"
     deed = office.deed("ban", name_of(person), shown)
     await office.change(deed, lambda connection: ban(connection, person, until_ms, now_ms))
     account_id = await office.store.read(account_named, person)
@@ -80,20 +81,20 @@ async def unban_person(office: Office, arguments: Mapping[str, str]) -> Done:
 async def grant(office: Office, arguments: Mapping[str, str]) -> Done:
     """Give credits to a person, or take what is not held by answers that are being written."""
     person = read_person(needed(arguments, "user"))
-    amount = _number(needed(arguments, "credits"), "credits", -MOST_CREDITS, MOST_CREDITS)
+    amount = _whole(needed(arguments, "credits"), "credits", -MOST_CREDITS, MOST_CREDITS)
     if not amount:
         raise Mistaken("credits is a number that is not 0, as in `admin grant @ada:example.org 5000`.")
     balance = await _add(office, person, "grant", lambda before: amount)
-    done = f"{_counted(abs(amount), 'credit')} {'given to' if amount > 0 else 'taken from'}"
+    done = f"{counted(abs(amount), 'credit')} {'given to' if amount > 0 else 'taken from'}"
     return Done(f"{done} `{person.external_id}`, who has {balance} now.", [_row(person, balance)])
 
 
 async def set_quota(office: Office, arguments: Mapping[str, str]) -> Done:
     """Make a person's balance what is wanted; not below what is held."""
     person = read_person(needed(arguments, "user"))
-    wanted = _number(needed(arguments, "credits"), "credits", 0, MOST_CREDITS)
+    wanted = _whole(needed(arguments, "credits"), "credits", 0, MOST_CREDITS)
     balance = await _add(office, person, "set", lambda before: wanted - before)
-    return Done(f"`{person.external_id}` has {_counted(balance, 'credit')} now.", [_row(person, balance)])
+    return Done(f"`{person.external_id}` has {counted(balance, 'credit')} now.", [_row(person, balance)])
 
 
 async def show_quota(office: Office, arguments: Mapping[str, str]) -> Done:
@@ -104,9 +105,9 @@ async def show_quota(office: Office, arguments: Mapping[str, str]) -> Done:
         raise Mistaken(f"`{person.external_id}` has not used the bot yet.")
     stands = await office.store.read(standing, account_id, now_ms)
     left = stands.balance - stands.held
-    text = f"`{person.external_id}` has {_counted(left, 'credit')} left; used today: {stands.used_today}."
+    text = f"`{person.external_id}` has {counted(left, 'credit')} left; used today: {stands.used_today}."
     if stands.held:
-        text += f" {_counted(stands.held, 'credit')} more are held for answers that are being written."
+        text += f" {counted(stands.held, 'credit')} more are held for answers that are being written."
     row = _row(person, stands.balance) | {"held": stands.held, "used_today": stands.used_today}
     return Done(text, [row])
 
@@ -126,7 +127,7 @@ async def sessions(office: Office, arguments: Mapping[str, str]) -> Done:
 async def kill(office: Office, arguments: Mapping[str, str]) -> Done:
     """End a session on its servers, and what is being written in it; what was said stays."""
     bot = office.running
-    number = _number(needed(arguments, "session"), "session", 1, 2**62)
+    number = _whole(needed(arguments, "session"), "session", 1, 2**62)
     kept = await office.store.read(kept_session, number)
     if kept is None and not bot.brain.is_open(number):
         raise Mistaken(f"There is no session {number}; `admin sessions` shows which there are.")
@@ -202,7 +203,7 @@ async def _add(office: Office, person: Person, action: str, change: Callable[[in
     try:
         return await office.store.write(add)
     except QuotaExceeded as error:
-        raise Mistaken(f"Only {_counted(error.available, 'credit')} can be taken from them now.") from error
+        raise Mistaken(f"Only {counted(error.available, 'credit')} can be taken from them now.") from error
 
 
 def _spare_admins(office: Office, named: Person) -> None:
@@ -225,17 +226,12 @@ def _row(person: Person, balance: int) -> dict[str, str | int]:
     return {"user": name_of(person), "balance": balance}
 
 
-def _number(text: str, name: str, least: int, most: int) -> int:
+def _whole(text: str, name: str, least: int, most: int) -> int:
     """A whole number that somebody typed. Raises Mistaken."""
-    digits = text.strip().removeprefix("+")
-    is_number = len(digits) <= 20 and digits.removeprefix("-").isdecimal()
-    if not is_number or not least <= int(digits) <= most:
-        raise Mistaken(f"{name} is a whole number from {least} to {most}.")
-    return int(digits)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    number = read_whole(text, least, most)
+    if number is None:
+        raise Mistaken(f"{name} is {whole_from(least, most)}.")
+    return number
 
 
 def _time(at_ms: int) -> str:

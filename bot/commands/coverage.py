@@ -5,6 +5,7 @@ What servers call themselves is strangers' words: no line of them is longer, or 
 
 from collections.abc import Sequence
 
+from bot.commands.numbers import counted
 from bot.survey import SessionState, Survey, Unknown
 from swarm.commands.status_page import Axis, count_letters
 from swarm.commands.status_report import Report
@@ -42,7 +43,7 @@ def covered(report: Report) -> str:
     """How much is served, and by how many."""
     num_covered = report.num_blocks - len(report.missing)
     which = "all" if report.is_complete else f"{num_covered} of"
-    return f"{which} {_number(report.num_blocks, 'block')} served, by {_number(len(report.usable), 'server')}"
+    return f"{which} {counted(report.num_blocks, 'block')} served, by {counted(len(report.usable), 'server')}"
 
 
 def picture(report: Report) -> str:
@@ -66,7 +67,7 @@ def thin(survey: Survey) -> str:
     is_everywhere = len(survey.thinnest) == report.num_blocks
     which = "every block" if is_everywhere else blocks(survey.thinnest)
     has = "has" if is_everywhere or len(survey.thinnest) == 1 else "have"
-    return f"Thin: {which} {has} only {_number(least, 'server')}."
+    return f"Thin: {which} {has} only {counted(least, 'server')}."
 
 
 def speed(survey: Survey) -> str:
@@ -109,11 +110,11 @@ def place(num_running: int, num_ahead: Sequence[int], num_waiting: int) -> str:
     """Where a person's questions are in the queue; `num_ahead` of each that waits."""
     if num_ahead:
         ahead = ", ".join(map(str, num_ahead))
-        return f"Queue: {_number(len(num_ahead), 'question')} of yours waiting, {ahead} ahead."
+        return f"Queue: {counted(len(num_ahead), 'question')} of yours waiting, {ahead} ahead."
     if num_running:
         return "Queue: your answer is being written."
     if num_waiting:
-        return f"Queue: {_number(num_waiting, 'question')} of others waiting, none of yours."
+        return f"Queue: {counted(num_waiting, 'question')} of others waiting, none of yours."
     return "Queue: nothing is waiting."
 
 
@@ -154,10 +155,6 @@ def _row(report: Report, server: ServerRecord) -> str:
 def _word(text: str, max_cells: int) -> str:
     """Strangers' words on one line, which end no code block and begin no markup."""
     return cut(plain(text).replace("`", "'"), max_cells, "..")
-
-
-def _number(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _tokens(number: int) -> str:

@@ -9,7 +9,8 @@ from bot.commands.desk import CommandDesk, Handler, Order, Told
 from bot.commands.files import export, history
 from bot.commands.help import show_help
 from bot.commands.office import in_chat
-from bot.commands.people import agree, forget, privacy, quota
+from bot.commands.people import agree, forget, privacy
+from bot.commands.quota import quota
 from bot.commands.reports import report
 from bot.commands.swarm import contribute, model_list, status
 from bot.commands.talk import begin_anew, go_on, stop, try_again, undo

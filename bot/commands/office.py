@@ -89,13 +89,17 @@ def office_of(bot: "CommandDesk", actor: str) -> Office:
     return Office(desk.store, desk.clock, desk.rates, desk.hash_key, desk.access, actor, bot)
 
 
+def actor_of(order: "Order") -> str:
+    """Who gives a command in a chat, as deeds name them."""
+    return f"{order.inbound.where.platform}:{order.inbound.author.external_id}"
+
+
 def in_chat(action: Action) -> Callable[["CommandDesk", "Order"], Awaitable[str]]:
     """An action as a command that somebody gives in a chat; whether they may was looked at before."""
 
     async def carry_out(bot: "CommandDesk", order: "Order") -> str:
-        actor = f"{order.inbound.where.platform}:{order.inbound.author.external_id}"
         try:
-            done = await action(office_of(bot, actor), order.arguments)
+            done = await action(office_of(bot, actor_of(order)), order.arguments)
         except Mistaken as error:
             return str(error)
         return done.text

@@ -1,46 +1,34 @@
-"""Commands about the person who asks: what they may still use, and what is kept of them."""
+"""Commands about the person who asks: what is kept of them, and who can read it."""
 
-import asyncio
-
-from bot.commands.admin import show_quota
 from bot.commands.desk import CommandDesk, Order
-from bot.commands.office import in_chat
+from bot.commands.forgetting import end_turns, forget_conversation, forget_everything
+from bot.commands.numbers import counted
+from bot.commands.office import actor_of, office_of
 from bot.receiving.consent import NOTHING_ASKED
 from bot.receiving.conversations import find_for_command
-from bot.receiving.withdrawing import let_go
-from storage.database import Transaction
 from storage.ledger import standing
-from storage.privacy import forget_here, forget_person
-from storage.transcript import open_turns
 
-ENDS_WITHIN_S = 20.0
 NOT_YET = "An answer of yours is still being shown; please confirm once more in a moment."
-
-
-async def quota(desk: CommandDesk, order: Order) -> str:
-    """What somebody has left, and when there is more."""
-    if "user" in order.arguments:
-        if not desk.desk.access.is_admin(order.inbound.author.external_id):
-            return "Only admins can see what others have."
-        return await in_chat(show_quota)(desk, order)
-    now_ms = desk.desk.clock.now_ms()
-    stands = await desk.desk.store.read(standing, order.asker.account_id, now_ms)
-    hours, minutes = divmod((stands.next_grant_ms - now_ms) // 60_000, 60)
-    lines = [
-        f"You have {_credits(stands.balance - stands.held)} left; today you have used {stands.used_today}.",
-        f"{_credits(stands.held)} more are held for answers that are being written." if stands.held else "",
-        f"There is more in {hours} h {minutes} min, at midnight UTC.",
-    ]
-    return "\n".join(filter(None, lines))
+CONFIRM = "That deletes {}, for good.{} To confirm, give the command `forget {}` again within a minute."
+STAYS = (
+    " Until new credits come, at {}, a keyed hash without your name remembers what you have used today ({}):"
+    " you keep what is left of today's credits, get none twice, and lose those saved from earlier days."
+)
+FORGOTTEN = (
+    "All that I kept of you is deleted. Until new credits come, at {}, a keyed hash without your name"
+    " remembers what you have used today ({}); what is left of today's credits is still yours."
+)
 
 
 async def privacy(desk: CommandDesk, order: Order) -> str:
     """What is stored, for how long, who can see it, and how to leave."""
     return (
         "The model's blocks run on servers of volunteers; whoever runs one can recover what you write from"
-        " what it computes. Do not tell me what you would not tell strangers.\n"
+        " what it computes, and your display name where several people talk with me in one conversation."
+        " Do not tell me what you would not tell strangers.\n"
         "I keep conversations and their answers until nobody has used them for a while, and what you have"
-        " used of your quota. `export` shows all of it, `forget` deletes it.\n"
+        " used of your quota. `export` shows all of it, `forget` deletes it: what stays until midnight UTC is"
+        " a keyed hash without your name, with what you have used that day.\n"
         "To delete one question and its answer, delete your message."
     )
 
@@ -61,9 +49,10 @@ async def forget(desk: CommandDesk, order: Order) -> str:
     everything = order.arguments.get("what", "here") == "everything"
     key, clock = (order.asker.account_id, everything, order.asker.place.place_id), desk.desk.clock
     if not desk.confirmations.is_second(key, clock.now_s()):
-        what = "all that I keep of you, everywhere" if everything else "what you have asked here"
-        again = "forget everything" if everything else "forget here"
-        return f"That deletes {what}, for good. To confirm, give the command `{again}` again within a minute."
+        if not everything:
+            return CONFIRM.format("what you have asked here", "", "here")
+        stays = await _with_usage(desk, order, STAYS)
+        return CONFIRM.format("all that I keep of you, everywhere", stays, "everything")
     sentence = await (_forget_everything(desk, order) if everything else _forget_here(desk, order))
     if sentence == NOT_YET:
         desk.confirmations.is_second(key, clock.now_s())  # once more is enough
@@ -71,47 +60,26 @@ async def forget(desk: CommandDesk, order: Order) -> str:
 
 
 async def _forget_everything(desk: CommandDesk, order: Order) -> str:
-    account_id, store = order.asker.account_id, desk.desk.store
-    if not await _end_turns(desk, account_id):
+    office, account_id = office_of(desk, actor_of(order)), order.asker.account_id
+    if not await end_turns(office, account_id):
         return NOT_YET
+    sentence = await _with_usage(desk, order, FORGOTTEN)
+    return sentence if await forget_everything(office, account_id) else NOT_YET
+
+
+async def _with_usage(desk: CommandDesk, order: Order, sentence: str) -> str:
+    """With the moment of the next grant, and what somebody has used of this one."""
     now_ms = desk.desk.clock.now_ms()
-    touched = await store.write(_forgotten, account_id, desk.desk.hash_key, now_ms)
-    if touched is None:
-        return NOT_YET
-    await let_go(desk.brain, store, touched)
-    return "All that I kept of you is deleted; that you were here today, I know by a code without your name."
+    stands = await desk.desk.store.read(standing, order.asker.account_id, now_ms)
+    next_grant = desk.ports[order.inbound.where.platform].moment(stands.next_grant_ms, now_ms)
+    return sentence.format(next_grant, counted(stands.used_today, "credit"))
 
 
 async def _forget_here(desk: CommandDesk, order: Order) -> str:
     here = await desk.desk.store.read(find_for_command, order.asker)
     if here is None:
         return "There is nothing of yours here."
-    if not await _end_turns(desk, order.asker.account_id):
+    office = office_of(desk, actor_of(order))
+    if not await forget_conversation(office, order.asker.account_id, here.conversation_id):
         return NOT_YET
-    touched = await desk.desk.store.write(forget_here, order.asker.account_id, here.conversation_id)
-    await let_go(desk.brain, desk.desk.store, touched)
     return "What you have asked here is deleted, with the answers."
-
-
-async def _end_turns(desk: CommandDesk, account_id: int) -> bool:
-    """End what is written for a person, and what is shown of it; False if that takes too long.
-
-    Under what is still being shown nothing may be deleted: nobody would know any more where it is.
-    """
-    try:
-        async with asyncio.timeout(ENDS_WITHIN_S):
-            await desk.end_turns_of(account_id)
-    except TimeoutError:
-        return False
-    return True
-
-
-def _forgotten(connection: Transaction, account_id: int, key: bytes, now_ms: int) -> set[int] | None:
-    """Forget a person; None if something has been asked for them meanwhile."""
-    if any(said.question.account_id == account_id for said in open_turns(connection)):
-        return None
-    return forget_person(connection, account_id, key, now_ms)
-
-
-def _credits(number: int) -> str:
-    return f"{number} credit" if number == 1 else f"{number} credits"

@@ -54,6 +54,8 @@ class Mistake:
     """A line that is no command, and what to say about it."""
 
     sentence: str
+    command: str = ""
+    """What was meant, as far as that can be told: a command, or the first word of a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,35 +89,38 @@ class Registry:
             command = shown.get(" ".join(words[:num_words]).lower())
             if command is not None and len(words) >= num_words:
                 return self._with_arguments(command, _rest_of(line, num_words), prefix)
-        return Mistake(_no_such(words, prefix, shown))
+        return _no_such(words, prefix, shown)
 
     def _with_arguments(self, command: Command, rest: str, prefix: str) -> Call | Mistake:
         given: dict[str, str] = {}
         for argument in command.arguments:
             value, rest = (rest, "") if argument.takes_rest else _first_word(rest)
             if not value and argument.is_required:
-                return Mistake(f"`{prefix}{command.usage}` needs {argument.name}: {argument.summary}.")
+                needs = f"needs {argument.name}: {argument.summary}"
+                return Mistake(f"`{prefix}{command.usage}` {needs}.", command.name)
             if value and argument.choices and value.lower() not in argument.choices:
-                return Mistake(
-                    f"{argument.name} is one of {', '.join(argument.choices)}, not `{_safe(value)}`."
-                )
+                choices = ", ".join(argument.choices)
+                return Mistake(f"{argument.name} is one of {choices}, not `{_safe(value)}`.", command.name)
             if value:
                 given[argument.name] = value.lower() if argument.choices else value
         if rest:
-            return Mistake(f"`{prefix}{command.usage}` takes no `{_safe(rest)}`.")
+            return Mistake(f"`{prefix}{command.usage}` takes no `{_safe(rest)}`.", command.name)
         return Call(command.name, given)
 
 
-def _no_such(words: list[str], prefix: str, names: Collection[str]) -> str:
+def _no_such(words: list[str], prefix: str, names: Collection[str]) -> Mistake:
     if not words:
-        return f"Which command? `{prefix}help` names all."
+        return Mistake(f"Which command? `{prefix}help` names all.")
     first = words[0].lower()
     group = [name for name in names if name.startswith(f"{first} ")]
+    if len(group) == 1:
+        return Mistake(f"Write `{prefix}{group[0]}`.", first)
     if group:
-        return f"`{prefix}{first}` is one of {', '.join(f'`{prefix}{it}`' for it in group)}."
+        listed = ", ".join(f"`{prefix}{it}`" for it in group)
+        return Mistake(f"`{prefix}{first}` is one of {listed}.", first)
     near = difflib.get_close_matches(first, names, n=1, cutoff=0.6)
     hint = f"did you mean `{prefix}{near[0]}`?" if near else f"`{prefix}help` names all commands."
-    return f"There is no command `{_safe(' '.join(words[:2]).lower())}`; {hint}"
+    return Mistake(f"There is no command `{_safe(' '.join(words[:2]).lower())}`; {hint}")
 
 
 def _problems(commands: Iterable[Command]) -> Iterator[str]:

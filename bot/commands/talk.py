@@ -8,6 +8,7 @@ import msgspec
 
 from bot.commands.desk import CommandDesk, Order
 from bot.commands.named import NOT_LAST, NOT_THEIRS, conversation_of, is_theirs, names_another
+from bot.commands.numbers import decimal_from, read_decimal
 from bot.receiving.conversations import begin
 from bot.receiving.reception import REFUSALS, refuse
 from bot.turns.context import held_ids
@@ -219,10 +220,7 @@ def _temperature(text: str | None) -> float | str | None:
     """What somebody asked for; a sentence if that is no temperature."""
     if text is None:
         return None
-    try:
-        temperature = float(text.replace(",", "."))
-    except ValueError:
-        temperature = -1.0
-    if not 0 <= temperature <= MAX_TEMPERATURE:
-        return f"temperature is a number from 0 to {MAX_TEMPERATURE:g}, as in `retry 0.9`."
+    temperature = read_decimal(text)
+    if temperature is None or not 0 <= temperature <= MAX_TEMPERATURE:
+        return f"temperature is {decimal_from(0, MAX_TEMPERATURE)}, as in `retry 0.9`."
     return temperature

@@ -4,11 +4,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bot.commands.desk import CommandDesk, Order
+from bot.commands.forgetting import close_personas
 from bot.commands.named import NOT_THEIRS, is_theirs
+from bot.commands.numbers import decimal_from, read_decimal, whole_from
 from bot.receiving.conversations import begin, find_for_command
 from bot.sending.outbound import OpensThreads
 from storage.conversations import Conversation, get_conversation, set_persona
 from storage.database import Transaction
+from storage.personas import unused_personas
 from storage.settings import Scope, Value, reset_settings, set_setting, settings_of
 
 JUST_US = "`channel` is for channels and rooms; in a chat of two use `here` or `me`."
@@ -31,17 +34,20 @@ class Setting:
         """The value that somebody typed; None if it is none."""
         if self.kind == "switch":
             return text == self.words[0] if text in self.words else None
-        try:
-            number = float(text.replace(",", "."))
-        except ValueError:
+        number = read_decimal(text)
+        if number is None or not self.least <= number <= self.most:
             return None
-        if not self.least <= number <= self.most or (self.kind == "count" and number != int(number)):
+        if self.kind == "count" and number != int(number):
             return None
         return int(number) if self.kind == "count" else number + 0.0  # no -0
 
     def allowed(self) -> str:
         """What it may be, for people."""
-        return " or ".join(self.words) if self.kind == "switch" else f"{self.least:g} to {self.most:g}"
+        if self.kind == "switch":
+            return " or ".join(self.words)
+        if self.kind == "count":
+            return whole_from(int(self.least), int(self.most))
+        return decimal_from(self.least, self.most)
 
     def show(self, value: Value) -> str:
         """A value as it is typed."""
@@ -170,18 +176,23 @@ async def _change(desk: CommandDesk, order: Order, persona: str | None, sentence
         return NOBODY
     if here is not None and not is_theirs(order, here):
         return NOT_THEIRS
-    await desk.desk.store.write(_begin_with, order, here, persona, desk.desk.clock.now_ms())
+    unused = await desk.desk.store.write(_begin_with, order, here, persona, desk.desk.clock.now_ms())
+    await close_personas(desk, unused)
     return sentence
 
 
 def _begin_with(
     connection: Transaction, order: Order, here: Conversation | None, persona: str | None, now_ms: int
-) -> None:
-    """Where many talk a conversation keeps its place and is only told anew; elsewhere another begins."""
+) -> set[str]:
+    """Where many talk a conversation keeps its place and is only told anew; elsewhere another begins.
+
+    Returns the instructions that nobody follows any more.
+    """
     keeps_place = here is not None and order.inbound.where.kind == "group"
     changed = here if keeps_place else begin(connection, order.asker, now_ms)
     assert changed is not None
     set_persona(connection, changed.conversation_id, persona)
+    return unused_personas(connection, {here.persona} if here is not None and here.persona else set())
 
 
 def _found(connection: Transaction, order: Order, here: Conversation | None) -> dict[str, tuple[str, Value]]:

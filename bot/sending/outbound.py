@@ -15,6 +15,9 @@ class Outbound(Protocol):
     def size(self, text: str) -> int:
         """How much of `limits.letters` a text takes."""
 
+    def moment(self, at_ms: int, now_ms: int) -> str:
+        """When something is, for readers there: in their own time, or in UTC."""
+
     def pacer(self, where: Where) -> Pacer:
         """What is sent there goes through it."""
 

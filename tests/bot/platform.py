@@ -9,6 +9,7 @@ import msgspec
 
 from bot.brain import Event, Message, Request
 from bot.clock import Clock
+from bot.rendering.moments import in_utc
 from bot.rendering.splitting import utf16_units
 from bot.sending.pacer import Pacer
 from bot.sending.pacing import ChannelPace
@@ -79,6 +80,9 @@ class FakePort:
 
     def size(self, text: str) -> int:
         return utf16_units(text)
+
+    def moment(self, at_ms: int, now_ms: int) -> str:
+        return in_utc(at_ms, now_ms)
 
     def pacer(self, where: Where) -> Pacer:
         return self._pacer
@@ -194,6 +198,7 @@ class FakeBrain(FakeSurveys):
         self.events: list[Event] = []
         self.requests: list[Request] = []
         self.forgotten: list[int] = []
+        self.forgotten_personas: list[str] = []
         self.token_s = token_s
         self.room: Callable[[Callable[[Event], None]], AbstractAsyncContextManager[None]] = _room_for_all
         """What an answer needs of the servers as long as it is written."""
@@ -224,6 +229,9 @@ class FakeBrain(FakeSurveys):
 
     async def forget(self, conversation_id: int) -> None:
         self.forgotten.append(conversation_id)
+
+    async def forget_persona(self, instructions: str) -> None:
+        self.forgotten_personas.append(instructions)
 
     async def _pause(self) -> None:
         await self._clock.sleep(self.token_s)

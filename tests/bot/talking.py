@@ -16,7 +16,7 @@ from bot.clock import RealClock
 from bot.core import Core, open_core, open_desk
 from bot.sessions.brain import SwarmBrain, open_brain
 from bot.sessions.pool import Limits
-from bot.words import Where
+from bot.words import Author, Where
 from storage.database import Database, open_database
 from storage.ledger import check
 from storage.schema import turn
@@ -44,14 +44,18 @@ class Talking:
     boot: str
     num_said: int = field(default=0)
 
-    async def begin(self, text: str, *, where: Where = DIRECT, reply_to: str = "") -> None:
+    async def begin(
+        self, text: str, *, where: Where = DIRECT, author: Author = ADA, reply_to: str = ""
+    ) -> None:
         """Say something."""
-        event = said(text, self._event_id(), where=where, reply_to=reply_to, sent_ms=_now_ms())
+        event = said(text, self._event_id(), where=where, author=author, reply_to=reply_to, sent_ms=_now_ms())
         await self.core.receive("fake", [event])
 
-    async def say(self, text: str, *, where: Where = DIRECT, reply_to: str = "") -> None:
+    async def say(
+        self, text: str, *, where: Where = DIRECT, author: Author = ADA, reply_to: str = ""
+    ) -> None:
         """Say something, and wait until it is answered."""
-        await self.begin(text, where=where, reply_to=reply_to)
+        await self.begin(text, where=where, author=author, reply_to=reply_to)
         await self.quiet()
 
     async def call(self, command: str, **arguments: str) -> None:

@@ -41,8 +41,9 @@ async def order(world: World, command: str, author: Author = BOSS, /, **argument
 
 
 async def asks(world: World, author: Author = BOB, where: Where = DIRECT) -> bool:
-    """Whether somebody who asks something is answered."""
-    return await world.ask("hello", author=author, where=where) == "You said: hello"
+    """Whether somebody who asks something is answered, where others have asked before them or not."""
+    answer = await world.ask("hello", author=author, where=where)
+    return answer in ("You said: hello", f"You said: [{author.name}]:\nhello")
 
 
 async def deeds(world: World) -> list[Deed]:

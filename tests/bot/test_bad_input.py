@@ -10,15 +10,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from demo.zygote import die_with
 from storage.database import open_database
 from storage.inbox import receive, waiting
+from tests.bot.bot_process import WITHIN_S, BotProcess, on_fake, open_bot_process
 from tests.bot.on_discord.conftest import furnished
 from tests.bot.platform import ADA, said
 from tests.discord_peer import PRIVILEGED, FakeDiscord, Intent, Message
@@ -31,7 +29,6 @@ from tests.end_to_end.swarm import Offer, Swarm, open_swarm
 ROOT = Path(__file__).parents[2]
 NOBODY = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWBZHS9qihHDUMv7Yd5szVecNpokAAvzXpfZbRNVsfLKpU"
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-WITHIN_S = 60.0
 
 
 def write_config(
@@ -163,54 +160,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
     return load_small_model(make_talking_model(tmp_path_factory.mktemp("talking")))
 
 
-@dataclass
-class Running:
-    """`./murmur bot` on a fake Discord and a swarm of this process."""
-
-    process: asyncio.subprocess.Process
-    log: Path
-
-    async def until_said(self, words: str) -> None:
-        async with asyncio.timeout(WITHIN_S):
-            while words not in self.log.read_text():
-                assert self.process.returncode is None, self.log.read_text()
-                await asyncio.sleep(0.02)
-
-    async def complaint(self) -> str:
-        """Its last line, once it has ended with 2; nobody has seen a traceback."""
-        async with asyncio.timeout(WITHIN_S):
-            assert await self.process.wait() == 2, self.log.read_text()
-        written = self.log.read_text()
-        assert "Traceback" not in written
-        lines = [line for line in written.splitlines() if line.startswith("murmur bot: ")]
-        assert [*lines] == written.splitlines()[-1:]
-        return lines[0].removeprefix("murmur bot: ")
-
-
 @asynccontextmanager
 async def running_bot(
     fake: FakeDiscord, swarm: Swarm, folder: Path, token: str = ""
-) -> AsyncIterator[Running]:
-    """It is gone when the block ends."""
+) -> AsyncIterator[BotProcess]:
+    """A bot on a fake Discord and a swarm of this process; it is gone when the block ends."""
     peers = ", ".join(f'"{peer}"' for peer in swarm._initial_peers)
     config = write_config(folder, model=str(swarm.model.path), peers=peers)
-    log = folder / "bot.log"
-    with log.open("w") as stream:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.bot.on_discord.redirected", fake.api_url, fake.gateway.url),
-            *("--config", str(config)),
-            cwd=ROOT,
-            env=os.environ | {"BOT_TOKEN": token or fake.token},
-            stdout=stream,
-            stderr=stream,
-            preexec_fn=partial(die_with, os.getpid()),
-        )
-    try:
-        yield Running(process, log)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with open_bot_process(config, on_fake(fake), BOT_TOKEN=token or fake.token) as bot:
+        yield bot
 
 
 WRONG_TOKEN = (

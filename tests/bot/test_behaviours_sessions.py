@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from bot.sessions.pool import Limits
+from bot.words import Where
 from demo.zygote import die_with
 from server.session_effects import SessionKey
 from storage.transcript import Said
 from swarm.client import SwarmModel
 from swarm.text import load_tokenizer
-from tests.bot.platform import CHANNEL
+from tests.bot.platform import ADA, BOB, CHANNEL
 from tests.bot.talking import ANSWER_TOKENS, WITHIN_S, Talking, open_talking
 from tests.end_to_end.conversations import make_talking_model
 from tests.end_to_end.exact import SmallModel, load_small_model
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.timeout(120)
 
 OFFERS = (Offer(0, 3), Offer(3, 6))
 QUESTION = "What is a block server, and whose is it?"
+THREAD = Where("fake", "thread", "thread")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,27 @@ async def test_each_turn_costs_its_new_ids_also_after_a_retry_and_a_fork(
         assert fork.question.conversation_id != first.question.conversation_id
         assert first_hop.new() == new_ids(fork)
         await assert_costs_what_is_new(talking, first_hop)
+        assert not any("restoring" in text for shown in talking.port.messages for text in shown.history)
+
+
+async def test_where_several_people_talk_each_turn_sends_its_new_ids_the_name_among_them(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with (
+        open_swarm(small, *OFFERS) as swarm,
+        talking_in(small, swarm, store_path, tmp_path / "key") as talking,
+    ):
+        first_hop = FirstHop(swarm)
+        tokenizer = load_tokenizer(small.checkpoint)
+        await talking.say(QUESTION, where=THREAD)
+        assert first_hop.new() == new_ids((await talking.turns())[0])
+        for author in (BOB, ADA, BOB):
+            await talking.say(QUESTION, where=THREAD, author=author)
+            last = (await talking.turns())[-1]
+            assert last.progress.is_anew is False
+            assert last.progress.prompt_ids is not None
+            assert f"[{author.name}]:\n{QUESTION}" in tokenizer.decode(last.progress.prompt_ids)
+            assert first_hop.new() == new_ids(last)
         assert not any("restoring" in text for shown in talking.port.messages for text in shown.history)
 
 

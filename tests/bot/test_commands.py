@@ -7,7 +7,7 @@ from bot.commands.handlers import HANDLERS
 from bot.commands.named import NOT_THEIRS
 from bot.commands.registry import Argument, Command, Mistake, Registry
 from bot.words import Call, Where
-from tests.bot.platform import ADA, BOB, CHANNEL, MODERATOR
+from tests.bot.platform import BOB, CHANNEL, MODERATOR
 from tests.bot.world import World
 
 THREAD = Where("fake", "thread", "thread")
@@ -40,6 +40,8 @@ def test_a_line_becomes_a_command_with_its_arguments(line: str, call: Call) -> N
     ("line", "sentence"),
     [
         ("", "Which command? `!help` names all."),
+        ("model", "Write `!model list`."),
+        ("model lst", "Write `!model list`."),
         ("retri", "There is no command `retri`; did you mean `!retry`?"),
         ("zzz", "There is no command `zzz`; `!help` names all commands."),
         ("ask", "`!ask text` needs text: what to say."),
@@ -50,7 +52,33 @@ def test_a_line_becomes_a_command_with_its_arguments(line: str, call: Call) -> N
     ],
 )
 def test_a_line_that_is_no_command_gets_one_sentence(line: str, sentence: str) -> None:
-    assert COMMANDS.read(line, "!") == Mistake(sentence)
+    read = COMMANDS.read(line, "!")
+    assert isinstance(read, Mistake)
+    assert read.sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("admin deny", "admin deny"),
+        ("admin dney !room:example.org", "admin"),
+        ("admin kill 1 2", "admin kill"),
+        ("forget it", "forget"),
+        ("model", "model"),
+        ("amdin deny !room:example.org", ""),
+        ("", ""),
+    ],
+)
+def test_a_mistake_names_the_command_that_was_meant(line: str, command: str) -> None:
+    read = COMMANDS.read(line, "!", is_admin=True)
+    assert isinstance(read, Mistake)
+    assert read.command == command
+
+
+def test_for_others_an_admins_command_that_is_mistyped_is_none() -> None:
+    assert COMMANDS.read("admin dney", "!") == Mistake(
+        "There is no command `admin dney`; `!help` names all commands."
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,11 +147,11 @@ async def test_settings_hold_where_they_were_set_the_nearest_first(world: World)
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("temperature", "3", "temperature is 0 to 2."),
-        ("temperature", "nan", "temperature is 0 to 2."),
-        ("top_k", "1.5", "top_k is 0 to 1000."),
+        ("temperature", "3", "temperature is a number from 0 to 2."),
+        ("temperature", "nan", "temperature is a number from 0 to 2."),
+        ("top_k", "1.5", "top_k is a whole number from 0 to 1000."),
         ("streaming", "yes", "streaming is on or off."),
-        ("max_new_tokens", "1", "max_new_tokens is 16 to 200."),
+        ("max_new_tokens", "1", "max_new_tokens is a whole number from 16 to 200."),
         ("speed", "1", "There is no setting of that name; there are temperature, top_p"),
     ],
 )
@@ -170,18 +198,9 @@ async def test_only_moderators_set_what_holds_for_a_channel(world: World) -> Non
     assert world.brain.requests[-1].params.temperature == 1.0
 
 
-async def test_behaviour_22_quota_tells_what_is_left_and_when_there_is_more(world: World) -> None:
-    await world.ask("one")
-    used = (await world.standing(ADA)).used_today
-    answer = await told(world, "quota")
-    assert answer.startswith(f"You have {10_000 - used} credits left; today you have used {used}.")
-    assert answer.endswith("at midnight UTC.")
-    assert await told(world, "quota", user="bob") == "Only admins can see what others have."
-
-
 async def test_privacy_says_who_can_read_and_how_to_leave(world: World) -> None:
     answer = await told(world, "privacy")
-    assert all(word in answer for word in ("volunteers", "`export`", "`forget`"))
+    assert all(word in answer for word in ("volunteers", "display name", "`export`", "`forget`"))
 
 
 async def test_behaviour_28_forget_everything_said_twice_leaves_nothing(world: World) -> None:

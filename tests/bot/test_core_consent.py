@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest_asyncio
 
+from bot.receiving.haste import Patience
 from storage.inbox import waiting
-from tests.bot.platform import ADA, BOB, CHANNEL
+from storage.rate import Rate
+from tests.bot.platform import ADA, BOB, CHANNEL, DIRECT
 from tests.bot.world import RULES, World, open_world
 
 NOTICE = "Volunteers can read what you write."
@@ -125,3 +127,67 @@ async def test_of_somebody_who_does_not_agree_few_questions_are_kept(asking: Wor
     await asking.call("agree", where=CHANNEL)
     await asking.quiet()
     assert sorted(asking.port.texts) == [f"You said: hello {number}" for number in range(3)]
+
+
+# --- floods of somebody who has not agreed ----------------------------------------------------------------
+
+SLOW = replace(ASKING, rate=Rate(burst=4, interval_ms=60_000), patience=Patience(6, 600_000))
+
+
+async def test_who_floods_without_having_agreed_is_asked_once_and_ignored_like_anybody(
+    store_path: Path,
+) -> None:
+    async with open_world(store_path, rules=SLOW) as world:
+        for number in range(40):
+            await world.say(f"spam {number}", where=CHANNEL)
+            await world.quiet()
+        told = [text.partition(";")[0] for who, text in world.port.told]
+        assert told == [ASKED.partition(";")[0], *["That was fast"] * 5, "That was too much too fast"]
+        assert len(await world.store.read(waiting, "fake")) == 3
+        await world.say("hello", author=BOB, where=CHANNEL)
+        await world.quiet()
+        assert world.port.told[-1] == ("bob", ASKED), "others are heard"
+
+
+async def test_a_question_that_waited_for_consent_is_not_counted_again_when_it_is_answered(
+    store_path: Path,
+) -> None:
+    async with open_world(store_path, rules=SLOW) as world:
+        for number in range(3):
+            await world.say(f"hello {number}", where=CHANNEL)
+            await world.quiet()
+        await world.call("agree", where=CHANNEL)
+        await world.quiet()
+        assert sorted(world.port.texts) == [f"You said: hello {number}" for number in range(3)]
+        await world.say("one too many", where=CHANNEL)
+        await world.quiet()
+        assert world.port.told[-1][1].startswith("That was fast; please wait")
+
+
+async def test_the_question_is_asked_once_at_each_place_and_again_after_some_minutes(asking: World) -> None:
+    for where in (CHANNEL, DIRECT, CHANNEL, DIRECT):
+        await asking.say("hello", where=where)
+        await asking.quiet()
+    assert asking.port.told == [("ada", ASKED)] * 2
+    await asking.pass_(50)
+    for _ in range(6):
+        await asking.pass_(100)
+    await asking.say("hello", where=CHANNEL)
+    await asking.quiet()
+    assert asking.port.told == [("ada", ASKED)] * 3
+
+
+async def test_who_takes_the_agreement_back_is_asked_again_wherever_that_was(asking: World) -> None:
+    for where in (CHANNEL, DIRECT):
+        await asking.say("hello", where=where)
+        await asking.quiet()
+    await asking.call("agree")
+    await asking.quiet()
+    for _ in range(2):
+        await asking.call("forget", what="everything")
+        await asking.quiet()
+    for where in (CHANNEL, DIRECT):
+        await asking.say("again", where=where)
+        await asking.quiet()
+        assert asking.port.told[-1] == ("ada", ASKED)
+        asking.port.told.clear()

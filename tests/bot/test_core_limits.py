@@ -67,7 +67,7 @@ async def test_nobody_gets_longer_answers_than_the_operator_allows(world: World)
     await world.ask("one")
     await world.call("settings set", name="max_new_tokens", value="300")
     await world.quiet()
-    assert world.port.told == [("ada", "max_new_tokens is 16 to 200.")]
+    assert world.port.told == [("ada", "max_new_tokens is a whole number from 16 to 200.")]
     assert world.brain.requests[0].params.max_new_tokens == 200
 
 

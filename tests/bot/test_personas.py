@@ -10,7 +10,10 @@ from bot.brain import Request
 from bot.sessions.forking import num_shared
 from bot.sessions.personas import Prefixes
 from bot.sessions.pool import Limits
+from swarm.client import SwarmModel
 from swarm.sampling import SamplingParams
+from swarm.text import load_tokenizer
+from tests.bot.talking import Talking, open_talking
 from tests.bot.test_sessions import FIRST, OFFERS, SECOND, Talk, talking
 from tests.end_to_end.conversations import make_talking_model
 from tests.end_to_end.exact import SmallModel, load_small_model
@@ -33,7 +36,7 @@ def question(talk: Talk, persona: str, text: str) -> list[int]:
     return talk.brain.encode([{"role": "system", "content": persona}, {"role": "user", "content": text}])
 
 
-async def ready(talk: Talk, number: int) -> None:
+async def ready(talk: Talk | Talking, number: int) -> None:
     """Wait until so many personas can be forked from."""
     deadline_s = time.monotonic() + READY_S
     while talk.brain.pool.personas.num_ready != number:
@@ -100,6 +103,82 @@ async def test_the_persona_that_nobody_has_used_for_longest_is_let_go(
             costs.append(talk.executed() - before)
         assert costs[0] < 60
         assert costs[1] > len(prefixes[PIRATE])
+
+
+async def test_behaviour_28_a_persona_that_nobody_follows_is_closed_on_the_servers_and_others_stay(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with (
+        open_swarm(small, *OFFERS) as swarm,
+        talking(small, swarm, store_path, tmp_path / "key") as talk,
+    ):
+        for number, name in enumerate((TEACHER, PIRATE)):
+            await talk.answer(FIRST + number, question(talk, name, "What is a block?"))
+            await ready(talk, number + 1)
+            await talk.brain.forget(FIRST + number)
+        await talk.brain.forget_persona(POET)
+        assert talk.brain.pool.num_live == 2
+        await talk.brain.forget_persona(TEACHER)
+        assert talk.brain.pool.num_live == talk.brain.pool.personas.num_ready == 1
+        await talk.brain.forget_persona(PIRATE)
+        await swarm.check_clean()
+
+
+async def test_a_persona_that_is_only_just_being_told_is_closed_and_can_be_told_again(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with (
+        open_swarm(small, *OFFERS) as swarm,
+        talking(small, swarm, store_path, tmp_path / "key") as talk,
+    ):
+        prefix = talk.brain._prefixes.of(question(talk, TEACHER, "?"))
+        personas, pool = talk.brain.pool.personas, talk.brain.pool
+        personas.begin(prefix)
+        await personas.forget(prefix)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert pool.num_live == 0, "it was forgotten before it had begun"
+        personas.begin(prefix)
+        while not pool.num_live:  # noqa: ASYNC110 - until it has just begun
+            await asyncio.sleep(0)
+        await talk.brain.forget_persona(TEACHER)
+        assert pool.num_live == 0
+        await swarm.check_clean()
+        personas.begin(prefix)
+        await ready(talk, 1)
+
+
+async def test_instructions_that_are_not_noted_any_more_are_closed_all_the_same(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with (
+        open_swarm(small, *OFFERS) as swarm,
+        talking(small, swarm, store_path, tmp_path / "key") as talk,
+    ):
+        prefix = talk.brain._prefixes.of(question(talk, TEACHER, "?"))
+        await talk.brain.pool.personas.prefill(prefix)
+        assert talk.brain._prefixes.forget(TEACHER) == prefix
+        assert talk.brain._prefixes.of(prefix) == []
+        await talk.brain.forget_persona(TEACHER)
+        await swarm.check_clean()
+
+
+async def test_behaviour_28_forgetting_everything_leaves_nothing_on_the_servers(
+    small: SmallModel, store_path: Path, tmp_path: Path
+) -> None:
+    async with open_swarm(small, *OFFERS) as swarm:
+        client = await swarm.client(identity=tmp_path / "key")
+        model = SwarmModel(small.checkpoint, small.ends, load_tokenizer(small.checkpoint), client.network)
+        async with open_talking(model, store_path) as talk:
+            await talk.call("persona set", text=TEACHER)
+            await talk.say("What is a block?")
+            await ready(talk, 1)
+            assert talk.brain.pool.num_live == 2
+            for _ in range(2):
+                await talk.call("forget", what="everything")
+            assert talk.brain.pool.num_live == 0
+            await swarm.check_clean()
+        await client.leave()
 
 
 async def test_without_personas_none_is_prefilled(

@@ -34,6 +34,10 @@ async def test_a_folder_that_cannot_be_written_is_named(
     )
 
 
+def test_a_moment_is_told_in_utc_and_by_how_far_away_it_is() -> None:
+    assert Terminal(FakeClock()).moment(18_000_000, 0) == "05:00 UTC, in 5 hours"
+
+
 async def test_nothing_comes_with_a_line() -> None:
     with pytest.raises(Refused):
         await Terminal(FakeClock()).read(Attached("a", "", 1, "a"), 1)

@@ -151,7 +151,7 @@ async def test_what_others_said_and_what_is_said_elsewhere_stays(world: World) -
     assert await prompts(world) == ["one", "two"]
     await world.delete(asked, where=CHANNEL)
     assert await prompts(world) == ["two"]
-    assert world.port.texts == ["You said: two"]
+    assert world.port.texts == ["You said: [Bob]:\ntwo"]
 
 
 async def test_what_is_asked_is_deleted_even_if_its_answer_cannot_be_taken_away(world: World) -> None:

@@ -1,16 +1,14 @@
 """Real server processes behind slow links, and with too little room for all who want it at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from bench.links import free_port, maddr_of, open_link
 from swarm.client import SwarmModel
 from tests.end_to_end.conversations import answer, expected_ids, open_client
-from tests.end_to_end.processes import Forge, ProcessSwarm, Service, open_process_swarm
+from tests.end_to_end.linked import linked_server
+from tests.end_to_end.processes import Forge, open_process_swarm
 from tests.end_to_end.swarm import spans
 
 DELAY_S = 0.05
@@ -20,24 +18,12 @@ NUM_TOKENS = 12
 pytestmark = pytest.mark.timeout(120)
 
 
-@asynccontextmanager
-async def slow_server(swarm: ProcessSwarm, blocks: str) -> AsyncIterator[Service]:
-    """A server that others reach over a link with DELAY_S in each direction."""
-    port = free_port()
-    async with open_link(port, delay_s=DELAY_S) as link:
-        own, announced = ("--host-maddrs", maddr_of(port)), ("--announce-maddrs", link.maddr)
-        service = swarm.begin(blocks, *own, *announced)
-        await asyncio.to_thread(service.wait_ready)
-        yield service
-        assert link.bytes_relayed > 0
-
-
 async def test_a_chain_over_slow_links_is_exact_and_flows_from_server_to_server(
     forge: Forge, talking_model: Path
 ) -> None:
     expected = expected_ids(talking_model, NUM_TOKENS)
     with open_process_swarm(forge, talking_model) as swarm:
-        first, middle, last = (slow_server(swarm, blocks) for blocks in SPANS)
+        first, middle, last = (linked_server(swarm, blocks, DELAY_S) for blocks in SPANS)
         async with (
             first,
             middle,
