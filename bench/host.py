@@ -92,7 +92,7 @@ class Group:
         self._is_done.clear()
         hidden = torch.zeros(1, HIDDEN)
         for driver in self._drivers:
-            driver.on_frame(step, hidden, 0.0)
+            driver.on_frame(step, hidden)
         await self._is_done.wait()
         self._position += 1
 

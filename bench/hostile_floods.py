@@ -26,7 +26,7 @@ import torch
 from bench.stranger import HIDDEN, NUM_BLOCKS, Stranger, thrown_away
 from swarm.background import running_group
 from swarm.dht_storage import servers_key
-from swarm.streams import MAX_STREAMS_PER_PEER
+from swarm.incoming import MAX_STREAMS_PER_PEER
 from swarm.transport import native_id
 from swarm.wire.messages import (
     Close,

@@ -5,6 +5,7 @@ One task a session does the slow things in order; what can be done at once is do
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -60,9 +61,9 @@ class SessionDriver:
         client = session.key.client
         self.session = session
         self.outgoing = Outgoing(self._on_broken, buffers.queued.open(client))
-        self.last_used_s = 0.0
-        """When it came further. To send again what another hop refuses is no use of what it holds here."""
-        self._last_commit = -1
+        self.last_used_s = time.monotonic()
+        """When it came further, or got room. To send again what another hop refuses is no use of this one."""
+        self._has_got_room = False
         self.is_fetched = asyncio.Event()
         self._rooms = rooms
         self._executor: Executor = rooms.executor
@@ -100,14 +101,11 @@ class SessionDriver:
             else:
                 self._begin(effect)
 
-    def on_frame(self, message: Step | StateStep, hidden: torch.Tensor, now_s: float) -> bool:
+    def on_frame(self, message: Step | StateStep, hidden: torch.Tensor) -> bool:
         """A step came along the chain; tells whether it brought something to compute."""
         num_useless = self.session.counters.num_useless
         self._is_replaying = isinstance(message, StateStep)
-        if isinstance(message, StateStep) or message.commit != self._last_commit:
-            self.last_used_s = now_s
         if isinstance(message, Step):
-            self._last_commit = message.commit
             effects = self.session.on_step(message, hidden, is_blocked=self.outgoing.is_full)
         else:
             effects = self.session.on_state_step(message, hidden)
@@ -180,16 +178,22 @@ class SessionDriver:
             effects = self.session.failed("internal", "the computation failed")
         else:
             # A row of a batch would keep the whole batch in the replay log's memory.
+            num_new = self.session.counters.new_steps
             effects = self.session.executed(output.clone() if output._base is not None else output)
+            if self._has_got_room or self.session.counters.new_steps > num_new:
+                self.last_used_s, self._has_got_room = time.monotonic(), False
         self._count_accepted()
         self.carry_out(effects)
 
     async def _executed(self, job: Execute) -> torch.Tensor:
         key = self.session.key
         hidden: torch.Tensor = job.payload.to(self._dtype)
+        end = job.position + job.num_tokens
         while True:
-            if not await self._rooms.wake(key, job.position + job.num_tokens):
-                raise KVFull("all KV pages of this server are in use, or the session is closed")
+            if self._rooms.lacks(key, end):
+                self._has_got_room = True
+                if not await self._rooms.wake(key, end):
+                    raise KVFull("all KV pages of this server are in use, or the session is closed")
             cache = self._rooms.cache(key)
             try:
                 work = Work(
@@ -202,6 +206,9 @@ class SessionDriver:
                     (key.client, key.session),
                 )
                 return await self._executor.run(work)
+            except KVFull:  # it goes back to pages that it shares, and needs its own in their place
+                self._rooms.ask(key, end)
+                raise
             except ValueError:
                 if not cache.is_away:  # else it was put aside in the moment before the step was taken
                     raise

@@ -12,7 +12,7 @@ import torch
 
 from server.driver import Buffers, OpenChain, SessionDriver
 from server.executor import Executor
-from server.kv_cache import KVFull, KVPool
+from server.kv_cache import KVFull, KVGone, KVPool
 from server.kv_extents import Pair
 from server.making_room import make_room_forever
 from server.replay_log import LogBudget
@@ -122,7 +122,6 @@ class Host:
             )
             self._drivers[key] = driver
             self._tasks[key] = self._group.create_task(self._drive(driver))
-        driver.last_used_s = time.monotonic()
         return driver
 
     async def _drive(self, driver: SessionDriver) -> None:
@@ -239,8 +238,11 @@ class Host:
         session = self.table.find(key, time.monotonic())
         if not session.span.contains(span) or not session.can_fork(position, tag):
             raise Refused("gap", "this session does not hold what is to be copied")
-        if not await self.rooms.wake(key):
-            raise Refused("busy", "no room to bring the session back")
+        try:
+            if not await self.rooms.wake(key):
+                raise Refused("busy", "no room to bring the session back")
+        except KVGone as error:
+            raise Refused("gap", str(error)) from error
         cache = self.rooms.cache(key)
         pairs = await self.executor.call(functools.partial(self.rooms.pool.export_pages, cache, position))
         first = span.start - session.span.start

@@ -29,7 +29,7 @@ class KVFull(MurmurError):
 
 
 class KVGone(ValueError):
-    """A step would go back to where a block's window has forgotten its keys: only position 0 is left."""
+    """A step would go on from keys that are not here any more: only position 0 is left."""
 
 
 class KVPool:
@@ -191,7 +191,8 @@ class KVPool:
     def restore(self, cache: SessionCache) -> bool:
         """Bring a spilled session back, bit for bit; False if pages are short (it stays spilled).
 
-        True if it was not spilled. Waits for the disk: compute thread only.
+        True if it was not spilled. Waits for the disk: compute thread only. Raises OSError if it cannot be
+        read; the cache is of no use then.
         """
         with self._lock:
             spilled = cache.spilled
@@ -200,8 +201,10 @@ class KVPool:
             if not self._pages.take(cache, self._own_needed(cache, cache.used)):
                 return False
             cache.spilled = None
-        pairs = spilled.read()
-        spilled.close()
+        try:
+            pairs = spilled.read()
+        finally:
+            spilled.close()
         with self._lock:
             if cache.is_closed:
                 return False

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from server.executor import Executor
-from server.kv_cache import KVPool, SessionCache
+from server.kv_cache import KVGone, KVPool, SessionCache
 from server.session_effects import Room, SessionKey
 from server.session_table import KVRooms
 from server.waiting_line import Rank, WaitingLine, rank_of
@@ -35,6 +35,8 @@ class Rooms(KVRooms):
         self.line = WaitingLine()
         self._caches: dict[SessionKey, SessionCache] = {}
         self._retired: list[SessionCache] = []
+        self._unsure: set[SessionKey] = set()
+        """Sessions that came back from the disk: what had been granted them may be others' by now."""
 
     def cache(self, key: SessionKey) -> SessionCache:
         """The cache of an open session."""
@@ -54,6 +56,7 @@ class Rooms(KVRooms):
         cache = self._caches.pop(key, None)
         if cache is not None:
             self._retired.append(cache)
+            self._unsure.discard(key)
             self.line.leave(key)
             self.freed.set()
 
@@ -72,19 +75,38 @@ class Rooms(KVRooms):
     async def wake(self, key: SessionKey, position: int = 0) -> bool:
         """Bring a spilled cache back, with room up to `position`; False if there is none now, or no session.
 
-        What was granted before it was spilled may be taken: then it waits in line as any other.
+        What was granted before it was spilled may be taken: then it waits in line as any other. Raises KVGone
+        if it cannot be read back; it is empty then.
         """
         cache = self._caches.get(key)
         if cache is None or (cache.is_away and not await self._restored(key, cache)):
             return False
         return self._grant(key, position) >= position
 
+    def lacks(self, key: SessionKey, position: int) -> bool:
+        """Whether a session has to be woken before a step up to `position`."""
+        cache = self._caches.get(key)
+        if cache is None or cache.is_away:
+            return True
+        return key in self._unsure and position > self.pool.reserved(cache)
+
+    def ask(self, key: SessionKey, position: int) -> None:
+        """Have room made for what an open session needs up to `position`."""
+        if key in self._caches:
+            self._wait(key, position)
+
     async def _restored(self, key: SessionKey, cache: SessionCache) -> bool:
-        is_back = self._is_next(key, cache.used) and await self.executor.call(
-            lambda: self.pool.restore(cache)
-        )
+        try:
+            is_back = self._is_next(key, cache.used) and await self.executor.call(
+                lambda: self.pool.restore(cache)
+            )
+        except OSError as error:
+            logger.warning("a session that was put aside cannot be read back: %s", error)
+            self.empty(key)
+            raise KVGone("what was put aside cannot be read back") from error
         if is_back:
             self.line.leave(key)
+            self._unsure.add(key)
         elif key in self._caches:
             self._wait(key, cache.used)
         return is_back

@@ -229,7 +229,7 @@ class Serving:
         if driver.session.stage and not is_finite(hidden):
             raise BadFrame("hidden states are numbers")
         began_s = time.thread_time()
-        if driver.on_frame(message, hidden, asyncio.get_running_loop().time()):
+        if driver.on_frame(message, hidden):
             stream.loop_budget.forgive(stream.decoding_s)
         else:
             stream.loop_budget.charge(time.thread_time() - began_s + FRAME_S)

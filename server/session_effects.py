@@ -72,6 +72,8 @@ class Counters:
     """What happened, for status, metrics and the proofs in the tests."""
 
     executed_tokens: int = 0
+    new_steps: int = 0
+    """Executed steps that had not been executed before."""
     stale_frames: int = 0
     refused_steps: int = 0
     recomputed_below_commit: int = 0

@@ -38,6 +38,7 @@ from swarm.wire.messages import (
 from swarm.wire.tags import Boundaries, unpack_boundaries
 
 MAX_WAITING_STEPS = 64
+MAX_REMEMBERED_STEPS = 256
 BUSY_RETRY_MS = 200
 
 
@@ -80,6 +81,8 @@ class HopSession:
     _refused_attempt: int = -1
     _owes_ready: bool = False
     _commit_tag: int | None = None
+    _executed: dict[tuple[int, int], None] = field(default_factory=dict)
+    """Ends and tags of the last steps."""
 
     # --- what others may ask -----------------------------------------------------------------------
 
@@ -178,6 +181,7 @@ class HopSession:
         assert self.is_idle, "a cache was given up under a running step"
         self._done = Boundaries()
         self._planned = Boundaries()
+        self._executed.clear()
         self.log.truncate(0)
         self.credit = 0
 
@@ -257,7 +261,7 @@ class HopSession:
             self._done = Boundaries()
             self.log.truncate(0)
             self.credit = 0
-        return self.failed("gap", "this server's windows no longer reach back so far")
+        return self.failed("gap", "this server no longer holds what the step continues")
 
     def overflowed(self, message: Message) -> list[Effect]:
         """The outgoing queue had no room for `message`: the client tries again, we stay ahead."""
@@ -330,6 +334,7 @@ class HopSession:
         else:
             self.log.skip(end)
         self.counters.executed_tokens += message.num_tokens
+        self._note_new((end, message.tag))
         if isinstance(message, StateStep):
             return self._pass_on_state(message, output)
         self.executed_seq = message.seq
@@ -360,6 +365,14 @@ class HopSession:
             links=links,
         )
         return SendNext(self.epoch, result, output[step.num_tokens - min(step.rows, step.num_tokens) :])
+
+    def _note_new(self, boundary: tuple[int, int]) -> None:
+        """Count a step, unless it was only sent again because another hop had refused it."""
+        if boundary not in self._executed:
+            self.counters.new_steps += 1
+            self._executed[boundary] = None
+            if len(self._executed) > MAX_REMEMBERED_STEPS:
+                del self._executed[next(iter(self._executed))]
 
     def _pass_on_state(self, step: StateStep, output: Payload) -> list[Effect]:
         effects: list[Effect] = []

@@ -10,21 +10,33 @@ import asyncio
 import functools
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from hivemind.p2p import PeerID
 from hivemind.proto.p2pd_pb2 import StreamInfo
 
-from swarm.streams import MAX_STREAMS, IncomingStreams
+from swarm.incoming import MAX_STREAMS, IncomingStreams
 from swarm.wire.blocks import PeerId
+from swarm.wire.bounds import ErrorCode
+from swarm.wire.frames import encode_frame
+from swarm.wire.messages import SessionError
 
 logger = logging.getLogger(__name__)
 
 Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-CutOff = Callable[[PeerId], Awaitable[None]]
+CutOff = Callable[[PeerId], Coroutine[Any, Any, None]]
 
+
+def refusal(code: ErrorCode, message: str) -> SessionError:
+    """What a stream is told that we end."""
+    return SessionError(session=bytes(16), epoch=0, code=code, message=message[:500], retry_after_ms=1000)
+
+
+TOO_MANY = refusal("busy", "too many open streams")
+_TOO_MANY = b"".join(encode_frame(TOO_MANY))
 PAUSE_S = 0.005
 NO_FILES_S = 1.0
 MAX_BATCH = 256
@@ -48,24 +60,26 @@ def listen(path: str) -> socket.socket:
 
 
 async def take_streams(
-    listener: socket.socket, incoming: IncomingStreams, refusal: bytes, connected: Connected, cut_off: CutOff
+    listener: socket.socket, incoming: IncomingStreams, connected: Connected, cut_off: CutOff
 ) -> None:
     """Give every stream to `connected`, for ever, except those of peers that hold too many.
 
-    They are told `refusal`, and those who do not listen to it are cut off.
+    They are told so, and those who do not listen to it are cut off.
     """
-    while True:
-        too_many: set[PeerId] = set()
-        for arrived in await _batch(listener):
-            if peer_id := _refused(arrived, incoming, refusal):
-                too_many.add(peer_id)
-            else:
-                await _hand_over(arrived, connected)
-        for peer_id in filter(incoming.is_deaf, too_many):
-            logger.info("cut off %s, which opens streams whatever it is told", peer_id)
-            await cut_off(peer_id)
-        if too_many:
-            await asyncio.sleep(PAUSE_S)
+    async with asyncio.TaskGroup() as group:
+        while True:
+            too_many: set[PeerId] = set()
+            for arrived in await _batch(listener):
+                if peer_id := _refused(arrived, incoming):
+                    too_many.add(peer_id)
+                else:
+                    group.create_task(_hand_over(arrived, connected))
+            for peer_id in filter(incoming.is_deaf, too_many):
+                logger.info("cut off %s, which opens streams whatever it is told", peer_id)
+                incoming.pardon(peer_id)
+                group.create_task(cut_off(peer_id))
+            if too_many:
+                await asyncio.sleep(PAUSE_S)
 
 
 async def _batch(listener: socket.socket) -> list[socket.socket]:
@@ -97,7 +111,7 @@ async def _hand_over(arrived: socket.socket, connected: Connected) -> None:
         logger.debug("a stream ended before it began: %s", error)
 
 
-def _refused(arrived: socket.socket, incoming: IncomingStreams, refusal: bytes) -> PeerId | None:
+def _refused(arrived: socket.socket, incoming: IncomingStreams) -> PeerId | None:
     """The peer, if it holds too many: then it has been told and the stream is closed."""
     opener, num_bytes = _opener(arrived)
     if opener is None or not incoming.is_full(opener):
@@ -105,7 +119,7 @@ def _refused(arrived: socket.socket, incoming: IncomingStreams, refusal: bytes) 
     with incoming.loop_budget(opener).charged(), arrived, suppress(OSError):
         incoming.refuse(opener)
         arrived.recv(num_bytes)
-        arrived.send(refusal)
+        arrived.send(_TOO_MANY)
     return opener
 
 

@@ -195,7 +195,7 @@ async def _joined(transport: Transport, initial_peers: Sequence[str], is_client:
             return await _created(transport, initial_peers, is_client, deadline)
         except _NotDialled:
             logger.info("peers cannot dial us: we use the DHT without serving it")
-            is_client = True
+            is_client, deadline = True, asyncio.get_running_loop().time() + JOIN_S
         except _TooSlow:
             logger.info("no initial peer has answered within %d s; asking again", RPC_S)
 
@@ -234,10 +234,11 @@ async def _created(
                 cache_refresh_before_expiry=0,
             )
     except BaseException as error:
-        await finish(_left(nodes[0]), within_s=2 * STOP_S)
+        may_try_again = await finish(_left(nodes[0]), within_s=2 * STOP_S)
         if isinstance(error, ValidationError):
             raise _NotDialled if "can't access" in str(error) else ConfigError(_CLOCK) from error
-        if isinstance(error, RuntimeError) and asyncio.get_running_loop().time() - began >= RPC_S:
+        is_late = asyncio.get_running_loop().time() - began >= RPC_S
+        if isinstance(error, RuntimeError) and is_late and may_try_again:
             raise _TooSlow from error
         if isinstance(error, RuntimeError | TimeoutError):
             raise ConfigError(nobody_answers(initial_peers)) from error
@@ -255,12 +256,17 @@ def _bound(protocol: DHTProtocol) -> None:
             protocol.storage.store_subkey(key, subkey, item.value, item.expiration_time)
 
 
-async def _left(node: DHTNode) -> None:
-    """Leave politely, but not for long: p2pd may be gone already, and then there is nothing to leave."""
+async def _left(node: DHTNode) -> bool:
+    """Leave politely, but not for long; tells whether that worked.
+
+    p2pd may be gone already, and then there is nothing to leave.
+    """
     if node.p2p._child.returncode is not None:
-        return
+        return True
     try:
         async with asyncio.timeout(STOP_S):
             await node.shutdown()
     except Exception as error:  # noqa: BLE001 - whatever hivemind raises, we are gone
         logger.debug("left the DHT untidily: %s", error)
+        return False
+    return True

@@ -5,13 +5,14 @@ Only failures are blamed. A peer that is busy said so politely and is not report
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from swarm.wire.blocks import PeerId
 
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 120.0
 FORGET_S = 600.0
+RESULTS_TO_FORGIVE = 32
 PENALTY_S = 0.05
 MAX_PEERS = 4096
 
@@ -21,13 +22,14 @@ class _Failures:
     number: int
     last_at: float
     retry_at: float
+    num_good: int = 0
 
 
 class Health:
     """Failures in a row of every peer: each doubles the pause before the next attempt.
 
     One failure pauses a peer for 2 s, the second in a row for 4 s, and so on to 2 minutes. After the pause
-    the peer may be used but is penalised until it succeeds, or has not failed for 10 minutes.
+    the peer may be used but is penalised until it has given 32 results, or has not failed for 10 minutes.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -48,8 +50,14 @@ class Health:
         self._failures[peer_id] = _Failures(number, now, now + pause_s)
 
     def succeeded(self, peer_id: PeerId) -> None:
-        """Forget the peer's failures."""
-        self._failures.pop(peer_id, None)
+        """Note a result. 32 since the last failure make it forgotten: a lie may follow some good ones."""
+        held = self._held(peer_id)
+        if held is None:
+            return
+        if held.num_good + 1 < RESULTS_TO_FORGIVE:
+            self._failures[peer_id] = replace(held, num_good=held.num_good + 1)
+        else:
+            del self._failures[peer_id]
 
     def retry_at(self, peer_id: PeerId) -> float:
         """When the peer may be tried again, by our clock; 0 if it may always be."""

@@ -53,7 +53,6 @@ TICK_S = 0.25
 FIRST_ROUTE_S = 15.0
 NO_ROOM = "it has no room"
 PREFILL_CHUNK_TOKENS = 128
-RESULTS_TO_FORGIVE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,6 @@ class InferenceSession:
         self._patience = Patience(progress_s=time.monotonic(), phase_s=time.monotonic())
         self._told_busy_s = 0.0
         self._width = 0
-        self._praised_epoch = self._num_results = 0
         self._saved_epoch = machine.epoch
         self._save_error: Exception | None = None
 
@@ -316,7 +314,8 @@ class InferenceSession:
     def _deliver(self, effect: Deliver) -> None:
         pause_s = self._patience.deliver(time.monotonic())
         self.counters.results_in += 1
-        self._praise()
+        for hop in self._machine.route:
+            self._network.health.succeeded(hop.peer_id)
         self.counters.direct_links += max(0, effect.links - 1)
         if pause_s is not None:
             self._lost.clear()
@@ -326,15 +325,6 @@ class InferenceSession:
         if future is not None and not future.done():
             assert isinstance(effect.payload, torch.Tensor)
             future.set_result(effect.payload)
-
-    def _praise(self) -> None:
-        """Forgive the servers of a route that has held for a while: a lie may follow some good answers."""
-        if self._praised_epoch != self._machine.epoch:
-            self._praised_epoch, self._num_results = self._machine.epoch, 0
-        self._num_results += 1
-        if self._num_results == RESULTS_TO_FORGIVE:
-            for hop in self._machine.route:
-                self._network.health.succeeded(hop.peer_id)
 
     def _tell(self, effect: TellHop) -> None:
         peer_id = self._machine.route[effect.stage].peer_id

@@ -5,7 +5,6 @@ Works on any asyncio reader and writer; transport.py makes them.
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -23,9 +22,6 @@ FIRST_FRAME_S = 30.0
 CLOSE_S = 5.0
 MAX_UNSENT_BYTES = 1 << 20
 MAX_BYTES_PER_PEER = 128 << 20
-MAX_STREAMS_PER_PEER = 256
-MAX_STREAMS = 4096
-MAX_REFUSALS = 64
 TURN_S = 0.001
 # What our thread spends on a stream before its first frame, and on a frame beside what it makes us do: too
 # little to be measured each time. A stream that comes to nothing is charged with what it costs the others:
@@ -35,8 +31,6 @@ FRAME_S = 80e-6
 VAIN_STREAM_S = 1e-3
 LOOP_SHARE = 0.05  # of our thread: about 500 orders a second, or 130 binds
 LOOP_AT_ONCE_S = 0.2
-MAX_REMEMBERED_PEERS = 4096
-FAIR_STREAMS = 8  # when all are taken, a peer with fewer than this may still open one: ids cost nothing
 
 
 class EndOfStream(PeerUnreachable):
@@ -116,63 +110,6 @@ class LoopBudget:
         if self._turn_s > TURN_S:
             self._turn_s = 0.0
             await asyncio.sleep(0)
-
-
-class IncomingStreams:
-    """How many streams each peer holds, and whether it may have one more."""
-
-    def __init__(self) -> None:
-        self.num_refused = 0
-        self._number: Counter[PeerId] = Counter()
-        self._refused: Counter[PeerId] = Counter()
-        self._budgets: dict[PeerId, ByteBudget] = {}
-        self._loop_budgets: dict[PeerId, LoopBudget] = {}
-
-    def budget(self, peer_id: PeerId) -> ByteBudget:
-        """The budget that all streams of the peer share."""
-        return self._budgets.setdefault(peer_id, ByteBudget(MAX_BYTES_PER_PEER))
-
-    def loop_budget(self, peer_id: PeerId) -> LoopBudget:
-        """The same for the loop. What a peer owes is not forgotten when it comes back."""
-        if len(self._loop_budgets) >= MAX_REMEMBERED_PEERS:
-            self._loop_budgets = {
-                peer: budget
-                for peer, budget in self._loop_budgets.items()
-                if peer in self._number or budget.owed_s()
-            }
-        return self._loop_budgets.setdefault(peer_id, LoopBudget())
-
-    def is_full(self, peer_id: PeerId) -> bool:
-        """Whether the peer holds as many streams as it may."""
-        limit = MAX_STREAMS_PER_PEER if self._number.total() < MAX_STREAMS else FAIR_STREAMS
-        return self._number[peer_id] >= limit
-
-    def refuse(self, peer_id: PeerId) -> None:
-        """Note that the peer was told that it holds too many."""
-        self.num_refused += 1
-        if len(self._refused) >= MAX_REMEMBERED_PEERS:
-            self._refused.clear()
-        self._refused[peer_id] += 1
-
-    def is_deaf(self, peer_id: PeerId) -> bool:
-        """Whether the peer was told MAX_REFUSALS times in a row, and goes on."""
-        return self._refused[peer_id] > MAX_REFUSALS
-
-    @contextmanager
-    def counted(self, peer_id: PeerId) -> Iterator[bool]:
-        """Count a stream of the peer during the block; tells whether it is within the limits."""
-        if is_admitted := not self.is_full(peer_id):
-            self._refused.pop(peer_id, None)
-        else:
-            self.refuse(peer_id)
-        self._number[peer_id] += 1
-        try:
-            yield is_admitted
-        finally:
-            self._number[peer_id] -= 1
-            if not self._number[peer_id]:
-                del self._number[peer_id]
-                self._budgets.pop(peer_id, None)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Streams between peers: libp2p through hivemind's P2P. Only this file and arrivals.py import it.
+"""Streams between peers: libp2p through hivemind's P2P. Only this file, daemon.py and arrivals.py do.
 
 What goes over the streams is streams.py's; what a peer says about itself in the DHT is dht.py's. Errors of
 hivemind, of libp2p's daemon (p2pd) and of sockets are translated here and leave as ours.
@@ -6,25 +6,22 @@ hivemind, of libp2p's daemon (p2pd) and of sockets are translated here and leave
 
 import asyncio
 import logging
-import os
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from hivemind.p2p import P2P, P2PDaemonError, PeerID
+from hivemind.p2p import P2PDaemonError
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 from swarm.addresses import dialable, dialable_by_others, parsed, peer_address
-from swarm.arrivals import listen, take_streams
+from swarm.arrivals import TOO_MANY, refusal
 from swarm.background import finish, running
-from swarm.errors import ConfigError, PeerUnreachable, SwarmError
+from swarm.daemon import GuardedP2P, native_id, sockets_in_a_folder, started
+from swarm.errors import PeerUnreachable, SwarmError
 from swarm.identity import Identity, holding, load_identity, temporary_identity
-from swarm.listening import check_host_maddrs, first_line, sentence_of_p2pd
-from swarm.passing_folder import passing_folder
-from swarm.quiet import quiet_hivemind
+from swarm.incoming import IncomingStreams
+from swarm.listening import check_host_maddrs, first_line
 from swarm.streams import (
     FIRST_FRAME_S,
     MAX_BYTES_PER_PEER,
@@ -32,22 +29,16 @@ from swarm.streams import (
     ByteBudget,
     EndOfStream,
     FrameStream,
-    IncomingStreams,
     StreamRules,
 )
 from swarm.wire.blocks import PeerId
-from swarm.wire.frames import BadFrame, FrameDecoder, encode_frame
-from swarm.wire.messages import SessionError
+from swarm.wire.frames import BadFrame, FrameDecoder
 
 __all__ = ["EndOfStream", "FrameStream", "Handler", "Transport", "native_id", "open_transport"]
 
 logger = logging.getLogger(__name__)
 
-MAX_P2PD_FILES = 16_384
-START_S = 20.0
 STOP_S = 5.0
-MAX_SOCKET_FOLDER_LETTERS = 60
-GUARD = Path(__file__).with_name("p2pd_guard.py")
 
 Handler = Callable[[FrameStream], Awaitable[None]]
 
@@ -55,7 +46,7 @@ Handler = Callable[[FrameStream], Awaitable[None]]
 class Transport:
     """Our place in the network: a peer id, addresses, streams in and streams out. See `open_transport`."""
 
-    def __init__(self, p2p: "_Guarded", identity: Identity) -> None:
+    def __init__(self, p2p: GuardedP2P, identity: Identity) -> None:
         self.p2p = p2p
         self.identity = identity
         self.peer_id = identity.peer_id
@@ -140,17 +131,12 @@ class Transport:
                 if is_admitted:
                     await _handled(protocol, handler, stream)
                 else:
-                    stream.write_nowait(_TOO_MANY)
+                    stream.write_nowait(TOO_MANY)
         except asyncio.CancelledError:
             logger.debug("stream of %s cancelled", stream.remote_id)
         finally:
             stream.close()
             self._handlers.discard(task)
-
-    async def _fail_with_p2pd(self) -> None:
-        """Without p2pd every peer seems gone. It is not their fault: the process has to end."""
-        code = await self.p2p._child.wait()
-        raise SwarmError(f"the network process p2pd ended by itself (exit code {code}): start again")
 
     async def _stop(self) -> None:
         for task in self._handlers:
@@ -192,11 +178,11 @@ async def open_transport(
         }
         is_public = not client_only and (bool(announce_maddrs) or not initial_peers)
         roles = _roles(is_public=is_public, is_client=client_only, use_relay=use_relay)
-        p2p = await _started(stack.enter_context(_sockets_in_a_folder()), addresses | roles)
+        p2p = await started(stack.enter_context(sockets_in_a_folder()), addresses | roles)
         transport = Transport(p2p, identity)
         stack.push_async_callback(lambda: finish(transport._stop(), within_s=2 * STOP_S))
         await transport.refresh_addresses()
-        async with running(transport._fail_with_p2pd()):
+        async with running(p2p.fail_with_daemon(), p2p.fail_with_arrivals()):
             yield transport
 
 
@@ -210,90 +196,16 @@ def _roles(*, is_public: bool, is_client: bool, use_relay: bool) -> dict[str, An
     }
 
 
-class _Guarded(P2P):  # type: ignore[misc]
-    """P2P whose daemon is started through p2pd_guard.py."""
-
-    async def _cut_off(self, peer_id: PeerId) -> None:
-        """End the connection to a peer, with all of its streams; it may dial again."""
-        with suppress(P2PDaemonError, OSError, EOFError, ValueError):
-            async with asyncio.timeout(STOP_S):
-                await self._client.disconnect(native_id(peer_id))
-
-    @staticmethod
-    def _make_process_args(*args: Any, **kwargs: Any) -> list[str]:
-        guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(MAX_P2PD_FILES)]
-        return [*guard, *P2P._make_process_args(*args, **kwargs)]
-
-    incoming: IncomingStreams
-
-    def _start_listening(self) -> None:
-        """As hivemind does, but what a peer opens beyond its limits is refused before it costs others."""
-
-        async def taking() -> None:
-            control = self._client.control
-            refusal = b"".join(encode_frame(_TOO_MANY))
-            with listen(control.listen_maddr.value_for_protocol("unix")) as listener:
-                await take_streams(listener, self.incoming, refusal, control._handler, self._cut_off)
-
-        self._listen_task = asyncio.create_task(taking())  # noqa: TID251 - P2P ends it
-
-
-@contextmanager
-def _sockets_in_a_folder() -> Iterator[type[_Guarded]]:
-    """Our P2P, with the sockets between it and p2pd in a folder that only we may enter and that ends with us.
-
-    hivemind would put them into /tmp, where a process that is killed leaves them. The longest path of a
-    socket has about 100 bytes, so not every temporary folder will do.
-    """
-    usual = tempfile.gettempdir()
-    place = usual if usual.isascii() and len(usual) <= MAX_SOCKET_FOLDER_LETTERS else "/tmp"
-    with passing_folder(Path(place)) as folder:
-        ours = {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "incoming": IncomingStreams()}
-        yield cast(type[_Guarded], type("_GuardedInFolder", (_Guarded,), ours))
-
-
-async def _started(kind: type[_Guarded], arguments: dict[str, Any]) -> _Guarded:
-    """Start p2pd. A cancellation waits for it, so that there is something to end."""
-    quiet_hivemind()
-    created: list[_Guarded] = []
-
-    async def create() -> None:
-        p2p = await kind.create(nat_port_map=False, check_if_identity_free=False, **arguments)
-        created.append(p2p)
-
-    try:
-        await finish(create(), within_s=START_S)
-    except (P2PDaemonError, TimeoutError, ValueError, OSError) as error:
-        raise ConfigError(sentence_of_p2pd(str(error), arguments["initial_peers"])) from error
-    except BaseException:
-        for p2p in created:
-            await p2p.shutdown()
-        raise
-    return created[0]
-
-
 async def _handled(protocol: str, handler: Handler, stream: FrameStream) -> None:
     try:
         await handler(stream)
     except BadFrame as error:
         logger.info("%s broke the rules of %s: %s", stream.remote_id, protocol, error)
         stream.write_nowait(
-            _refusal("unsupported" if error.code == "unsupported" else "bad_message", str(error))
+            refusal("unsupported" if error.code == "unsupported" else "bad_message", str(error))
         )
     except PeerUnreachable as error:
         logger.debug("%s: %s", protocol, error)
     except Exception:
         logger.exception("the handler of %s failed", protocol)
-        stream.write_nowait(_refusal("internal", "internal error"))
-
-
-def _refusal(code: Any, message: str) -> SessionError:
-    return SessionError(session=bytes(16), epoch=0, code=code, message=message[:500], retry_after_ms=1000)
-
-
-_TOO_MANY = _refusal("busy", "too many open streams")
-
-
-def native_id(peer_id: PeerId) -> PeerID:
-    """`peer_id` as hivemind writes it."""
-    return PeerID.from_base58(peer_id)
+        stream.write_nowait(refusal("internal", "internal error"))

@@ -20,13 +20,13 @@ MAY_IMPORT = {
     "swarm": set(),
 }
 SHARED_HALF = {
-    "allowance", "background", "checkpoint", "dht", "errors", "identity", "listening", "loop", "outgoing",
-    "ready_file", "say", "signals", "streams", "transport", "wire",
+    "allowance", "background", "checkpoint", "dht", "errors", "identity", "incoming", "listening", "loop",
+    "outgoing", "ready_file", "say", "signals", "streams", "transport", "wire",
 }  # fmt: skip
 
 # Library -> the files or folders that alone import it.
 HOMES = {
-    "hivemind.p2p": ("swarm/transport.py", "swarm/arrivals.py"),
+    "hivemind.p2p": ("swarm/transport.py", "swarm/daemon.py", "swarm/arrivals.py"),
     "hivemind.proto": ("swarm/arrivals.py",),
     "hivemind.utils.multiaddr": ("swarm/addresses.py",),
     "hivemind.dht": ("swarm/dht.py", "swarm/dht_storage.py"),

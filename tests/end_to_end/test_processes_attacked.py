@@ -19,7 +19,8 @@ import torch
 from server.serving import FIRST_FRAME_S
 from swarm.background import running
 from swarm.errors import PeerUnreachable
-from swarm.streams import HALF_FRAME_S, MAX_STREAMS_PER_PEER, FrameStream
+from swarm.incoming import MAX_STREAMS_PER_PEER
+from swarm.streams import HALF_FRAME_S, FrameStream
 from swarm.transport import open_transport
 from swarm.wire.frames import FROM_CHAIN, MAX_CHAIN_FRAME_BYTES
 from swarm.wire.messages import (

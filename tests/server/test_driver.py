@@ -81,20 +81,21 @@ def bind(driver: SessionDriver, epoch: int = 0, *, next_hop: NextHop | None = No
     driver.carry_out(driver.session.bind(message))
 
 
-def feed(driver: SessionDriver, seq: int, epoch: int = 0, *, commit: int = 0, at_s: float = 0.0) -> None:
-    """Eight tokens, at the place of the step with that number."""
+def feed(driver: SessionDriver, seq: int, epoch: int = 0, *, at: int | None = None) -> None:
+    """Eight tokens, at the place of the step with that number, or with the number `at`."""
+    place = seq if at is None else at
     step = Step(
         epoch=epoch,
         seq=seq,
         attempt=0,
-        position=8 * seq,
+        position=8 * place,
         num_tokens=8,
-        base_tag=seq,
-        tag=seq + 1,
-        commit=commit,
+        base_tag=place,
+        tag=place + 1,
+        commit=0,
         rows=1,
     )
-    driver.on_frame(step, torch.zeros(8, 4), at_s)
+    driver.on_frame(step, torch.zeros(8, 4))
 
 
 async def is_waiting(task: asyncio.Task[None]) -> bool:
@@ -126,12 +127,32 @@ async def test_steps_that_wait_are_bounded_over_all_sessions_of_a_client_and_no_
 async def test_sending_again_what_another_hop_refuses_is_no_use_of_a_session() -> None:
     async with bench(FakeRunner()) as it:
         driver = it.driver(ALICE)
-        bind(driver)
-        for at_s in (10.0, 10.1, 10.2):
-            feed(driver, 0, at_s=at_s)
-        assert driver.last_used_s == 10.0
-        feed(driver, 1, commit=8, at_s=11.0)
-        assert driver.last_used_s == 11.0
+        async with running(driver.run_forever()):
+            bind(driver)
+            first_s = await used_after(driver, 0)
+            assert await used_after(driver, 1, at=0) == first_s
+            assert await used_after(driver, 2, at=1) > first_s
+
+
+async def test_to_replay_what_was_dropped_is_use_of_a_session() -> None:
+    async with bench(FakeRunner()) as it:
+        driver = it.driver(ALICE)
+        async with running(driver.run_forever()):
+            bind(driver)
+            first_s = await used_after(driver, 0)
+            driver.session.drop_cache()
+            it.rooms.empty(driver.session.key)
+            assert await used_after(driver, 1, at=0) > first_s
+
+
+async def used_after(driver: SessionDriver, seq: int, at: int | None = None) -> float:
+    """When the session was used last, once a step is executed."""
+    before = driver.session.counters.executed_tokens
+    feed(driver, seq, at=at)
+    async with asyncio.timeout(5):
+        while driver.session.counters.executed_tokens == before:  # noqa: ASYNC110 - nothing says so
+            await asyncio.sleep(0.001)
+    return driver.last_used_s
 
 
 async def test_a_session_that_ends_gives_its_bytes_back() -> None:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from server.executor import Executor
-from server.kv_cache import KVPool, SessionCache
+from server.kv_cache import KVGone, KVPool, SessionCache
 from server.kv_spill import SpillStore
 from server.rooms import Rooms
 from server.session_effects import SessionKey
@@ -47,3 +48,20 @@ async def test_who_comes_back_to_less_room_than_was_granted_waits_for_the_rest(t
         assert await rooms.wake(FIRST, 4 * PAGE)
         assert rooms.first_in_line() is None
         assert pool.reserved(rooms.cache(FIRST)) == 4 * PAGE
+
+
+async def test_what_cannot_be_read_back_is_gone_and_the_session_may_begin_anew(tmp_path: Path) -> None:
+    pool = KVPool(6 * PAGE * len(SPAN), spill_to=SpillStore(1 << 20, tmp_path))
+    async with Executor(FakeRunner(), pool) as executor:
+        rooms = Rooms(pool, executor)
+        rooms.open(FIRST, SPAN)
+        fill(pool, rooms.cache(FIRST), 2 * PAGE)
+        assert await rooms.put_aside(FIRST, lambda: True)
+        spilled = rooms.cache(FIRST).spilled
+        assert spilled is not None
+        spilled._file.truncate(10)
+        with pytest.raises(KVGone):
+            await rooms.wake(FIRST)
+        await rooms.bury()
+        assert pool.pages_in_use == 0
+        assert await rooms.wake(FIRST, PAGE)

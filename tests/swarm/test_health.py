@@ -2,7 +2,7 @@
 
 import math
 
-from swarm.health import MAX_PEERS, Health
+from swarm.health import MAX_PEERS, RESULTS_TO_FORGIVE, Health
 from swarm.wire.blocks import PeerId
 
 A, B = PeerId("1a"), PeerId("1b")
@@ -35,9 +35,17 @@ def test_several_reports_of_one_failure_count_once() -> None:
     assert health.retry_at(A) == 1002
 
 
-def test_a_success_forgives_at_once() -> None:
-    health = Health(Clock())
+def test_many_good_results_in_a_row_forgive_and_a_failure_begins_the_count_anew() -> None:
+    clock = Clock()
+    health = Health(clock)
     health.failed(A)
+    for _ in range(RESULTS_TO_FORGIVE - 1):
+        health.succeeded(A)
+    clock.now += 2
+    health.failed(A)
+    for _ in range(RESULTS_TO_FORGIVE - 1):
+        health.succeeded(A)
+    assert health.is_paused(A)
     health.succeeded(A)
     assert not health.is_paused(A)
     assert health.avoiding() == {}

@@ -5,16 +5,8 @@ import time
 
 import pytest
 
-from swarm.streams import (
-    LOOP_AT_ONCE_S,
-    LOOP_SHARE,
-    MAX_REMEMBERED_PEERS,
-    STREAM_S,
-    TURN_S,
-    VAIN_STREAM_S,
-    IncomingStreams,
-    LoopBudget,
-)
+from swarm.incoming import MAX_REMEMBERED_PEERS, IncomingStreams
+from swarm.streams import LOOP_AT_ONCE_S, LOOP_SHARE, STREAM_S, TURN_S, VAIN_STREAM_S, LoopBudget
 from swarm.wire.blocks import PeerId
 
 

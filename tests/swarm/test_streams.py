@@ -9,16 +9,8 @@ import pytest
 import torch
 
 from swarm.errors import PeerUnreachable
-from swarm.streams import (
-    MAX_REFUSALS,
-    MAX_STREAMS,
-    MAX_STREAMS_PER_PEER,
-    ByteBudget,
-    EndOfStream,
-    FrameStream,
-    IncomingStreams,
-    StreamRules,
-)
+from swarm.incoming import MAX_REFUSALS, MAX_STREAMS, MAX_STREAMS_PER_PEER, IncomingStreams
+from swarm.streams import ByteBudget, EndOfStream, FrameStream, StreamRules
 from swarm.wire.blocks import PeerId
 from swarm.wire.frames import FROM_CHAIN, BadFrame, encode_frame
 from swarm.wire.messages import Hello, Pages
@@ -116,15 +108,28 @@ def test_a_peer_has_a_limit_and_a_newcomer_still_gets_in_when_all_streams_are_ta
     assert not incoming._number
 
 
-def test_a_peer_is_deaf_once_it_was_refused_many_times_in_a_row_until_one_is_admitted() -> None:
-    incoming, deaf = IncomingStreams(), PeerId("1deaf")
-    for _ in range(MAX_REFUSALS):
-        incoming.refuse(deaf)
-    assert not incoming.is_deaf(deaf)
-    incoming.refuse(deaf)
-    assert incoming.is_deaf(deaf)
-    with incoming.counted(deaf):
-        assert not incoming.is_deaf(deaf)
+def test_a_peer_is_deaf_that_holds_all_it_may_and_is_refused_many_times_in_a_short_while() -> None:
+    now_s, peer = 0.0, PeerId("1deaf")
+    incoming = IncomingStreams(lambda: now_s)
+    with ExitStack() as held:
+        for _ in range(MAX_STREAMS_PER_PEER):
+            held.enter_context(incoming.counted(peer))
+        for _ in range(4 * MAX_REFUSALS):  # one that tries again now and then is not
+            now_s += 0.1
+            incoming.refuse(peer)
+        assert not incoming.is_deaf(peer)
+        for _ in range(MAX_REFUSALS + 1):
+            incoming.refuse(peer)
+        assert incoming.is_deaf(peer)
+        incoming.pardon(peer)
+        assert not incoming.is_deaf(peer)
+
+
+def test_who_is_refused_for_what_others_hold_is_not_deaf() -> None:
+    incoming, peer = IncomingStreams(), PeerId("1honest")
+    for _ in range(2 * MAX_REFUSALS):
+        incoming.refuse(peer)
+    assert not incoming.is_deaf(peer)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 2, 4, 9])

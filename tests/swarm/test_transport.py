@@ -18,7 +18,8 @@ import torch
 
 from swarm.addresses import dialable, dialable_by_others
 from swarm.errors import ConfigError, PeerUnreachable, SwarmError
-from swarm.streams import MAX_REFUSALS, MAX_STREAMS_PER_PEER, EndOfStream, FrameStream
+from swarm.incoming import MAX_REFUSALS, MAX_STREAMS_PER_PEER
+from swarm.streams import EndOfStream, FrameStream
 from swarm.transport import Transport, open_transport
 from swarm.wire.blocks import PeerId
 from swarm.wire.frames import FROM_CHAIN, FROM_SERVER
