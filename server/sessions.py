@@ -81,6 +81,7 @@ class HopSession:
     _refused_attempt: int = -1
     _owes_ready: bool = False
     _commit_tag: int | None = None
+    _last_commit: int = -1
     _executed: dict[tuple[int, int], None] = field(default_factory=dict)
     """Ends and tags of the last steps."""
 
@@ -334,7 +335,7 @@ class HopSession:
         else:
             self.log.skip(end)
         self.counters.executed_tokens += message.num_tokens
-        self._note_new((end, message.tag))
+        self._note_new((end, message.tag), message.commit if isinstance(message, Step) else self._last_commit)
         if isinstance(message, StateStep):
             return self._pass_on_state(message, output)
         self.executed_seq = message.seq
@@ -366,10 +367,11 @@ class HopSession:
         )
         return SendNext(self.epoch, result, output[step.num_tokens - min(step.rows, step.num_tokens) :])
 
-    def _note_new(self, boundary: tuple[int, int]) -> None:
+    def _note_new(self, boundary: tuple[int, int], commit: int) -> None:
         """Count a step, unless it was only sent again because another hop had refused it."""
-        if boundary not in self._executed:
+        if boundary not in self._executed or commit != self._last_commit:
             self.counters.new_steps += 1
+            self._last_commit = commit
             self._executed[boundary] = None
             if len(self._executed) > MAX_REMEMBERED_STEPS:
                 del self._executed[next(iter(self._executed))]

@@ -1,6 +1,7 @@
 """The core over a real swarm that loses servers, lacks some, or has no room: what people see then."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -127,9 +128,9 @@ async def open_room(small: SmallModel, swarm: Swarm, path: Path, identity: Path)
 
 async def keep_busy(session: InferenceSession) -> None:
     """Use a session all the time, so that no server takes it for idle."""
-    while True:
+    for number in itertools.count():
         session.rollback(session.position - 1)
-        await session.feed([5])
+        await session.feed([3 + number % 200])
         await asyncio.sleep(0.1)
 
 

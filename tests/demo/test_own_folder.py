@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from demo.own_folder import MAX_LETTERS, PREFIX, OwnFolder, find_parent
-from swarm.passing_folder import LOCK
 from swarm.daemon import MAX_SOCKET_FOLDER_LETTERS
+from swarm.passing_folder import LOCK
 
 
 @pytest.fixture
