@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, Select, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from storage.schema import conversation, delivery, place, turn
+from storage.settings import move_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +57,24 @@ def find_place(connection: Connection, platform: str, external_id: str) -> int |
 
 
 def move_place(connection: Connection, platform: str, old_id: str, new_id: str, now_ms: int) -> bool:
-    """Have a place go on under another name; False if it has none, or that name is taken.
+    """Have a place go on under another name; False if it has none, or people have talked under that name.
 
-    People there have not been told anything yet. Under its old name it is a new place, as private as it was.
+    What else was noted under that name holds for it: whether people were told, what was set, that it is
+    private. Under its old name it is a new place, as private as it was.
     """
-    if find_place(connection, platform, new_id) is not None:
+    old = find_place(connection, platform, old_id)
+    if old is None:
         return False
-    is_old = (place.c.platform == platform) & (place.c.external_id == old_id)
-    moved = connection.execute(
-        update(place)
-        .where(is_old)
-        .values(external_id=new_id, told_at=None, used_at=now_ms)
-        .returning(place.c.is_encrypted)
-    ).one_or_none()
-    if moved is not None and moved.is_encrypted:
+    new = find_place(connection, platform, new_id)
+    if new is not None:
+        return _take_name(connection, old, new)
+    values = {"external_id": new_id, "told_at": None, "used_at": now_ms}
+    is_private = connection.scalar(
+        update(place).where(place.c.id == old).values(values).returning(place.c.is_encrypted)
+    )
+    if is_private:
         note_encrypted(connection, open_place(connection, platform, old_id, now_ms).place_id)
-    return moved is not None
+    return True
 
 
 def note_encrypted(connection: Connection, place_id: int) -> None:
@@ -171,6 +174,35 @@ def set_persona(connection: Connection, conversation_id: int, persona: str | Non
     connection.execute(
         update(conversation).where(conversation.c.id == conversation_id).values(persona=persona)
     )
+
+
+def _take_name(connection: Connection, old: int, new: int) -> bool:
+    """Have two places change their names; False if nobody has talked at the one, or somebody at the other.
+
+    Neither row goes: its number would be given to another place while somebody still has it.
+    """
+    if not _has_talk(connection, old) or _has_talk(connection, new):
+        return False
+    move_settings(connection, old, new)  # what is set there already goes before
+    move_settings(connection, new, old)
+    columns = (place.c.external_id, place.c.is_encrypted, place.c.told_at)
+    (left, was_private, _), (taken, is_private, told_ms) = (
+        connection.execute(select(*columns).where(place.c.id == each)).one() for each in (old, new)
+    )
+    is_private = is_private or was_private
+    _change(connection, new, external_id="", is_encrypted=was_private, told_at=None)
+    _change(connection, old, external_id=taken, is_encrypted=is_private, told_at=told_ms)
+    _change(connection, new, external_id=left)  # only now: no two have one name at any time
+    return True
+
+
+def _has_talk(connection: Connection, place_id: int) -> bool:
+    found = connection.scalar(select(conversation.c.id).where(conversation.c.place_id == place_id).limit(1))
+    return found is not None
+
+
+def _change(connection: Connection, place_id: int, **values: object) -> None:
+    connection.execute(update(place).where(place.c.id == place_id).values(values))
 
 
 def _persona_around(connection: Connection, turn_id: str) -> str | None:

@@ -56,7 +56,7 @@ def find_below(connection: Transaction, room_id: str, event_id: str, now_ms: int
 
 
 def move_talk(connection: Transaction, old_id: str, new_id: str, now_ms: int) -> None:
-    """What was said and set in a room goes on in another one, unless we have talked there before."""
+    """What was said and set in a room goes on in another one, unless people have talked to us there."""
     move_place(connection, PLATFORM, old_id, new_id, now_ms)
 
 

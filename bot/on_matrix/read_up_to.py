@@ -1,13 +1,14 @@
 """Up to when we have read, by the times of the events: where we go on if the homeserver has lost our token.
 
 Times are worth little: others write them, and what is under way at the same time may come in another order.
-So a minute is read once more, and the inbox knows what it has seen of that.
+So a minute is read once more, and the inbox knows what it has seen of that, as long as it keeps that.
 """
 
 from collections.abc import Sequence
 
 from bot.clock import Clock
 from bot.on_matrix.fields import Object, number_of
+from bot.sweeping import KEEP_EVENTS_MS
 
 OVERLAP_MS = 60_000
 NOTHING = -1
@@ -44,10 +45,15 @@ class ReadUpTo:
         self._read_ms = self._next_ms
 
     def newer(self, events: Sequence[Object]) -> list[Object]:
-        """Those that may not have been read; none if nothing ever was."""
+        """Those that may not have been read; none if nothing ever was.
+
+        None either of which the inbox may have forgotten that they were: they would be dealt with once more.
+        """
         if self._read_ms == NOTHING:
             return []
-        return [event for event in events if _time_of(event) > self._read_ms - OVERLAP_MS]
+        is_forgotten_ms = self._clock.now_ms() - KEEP_EVENTS_MS + OVERLAP_MS  # others' clocks may be ahead
+        after_ms = max(self._read_ms - OVERLAP_MS, is_forgotten_ms)
+        return [event for event in events if _time_of(event) > after_ms]
 
 
 def _time_of(event: Object) -> int:

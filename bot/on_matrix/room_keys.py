@@ -122,8 +122,12 @@ class RoomKeys:
         for some in portions(list(devices)):
             signed |= _signed(user_id, {device_id: devices[device_id] for device_id in some})
             await asyncio.sleep(0)
+        left = len(signed)
         for some in list(portions(list(signed))) or [[]]:
             await self._take(KeysQueryResponse({user_id: _Portion(signed, some)}, {}), user_id)
+            left -= len(some)
+            if left:  # the library believes that these were all, and others may seal meanwhile
+                self._client.olm.users_for_key_query.add(user_id)
             await asyncio.sleep(0)
 
     async def _take(self, response: KeysQueryResponse | KeysClaimResponse, user_id: str) -> None:

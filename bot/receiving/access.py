@@ -67,15 +67,14 @@ class Access:
     def rule_for(self, platform: str, ids: Iterable[str], *, is_order: bool = False) -> bool | None:
         """Whether one of these ids is denied (False), or else one is allowed (True).
 
-        For an order nothing is denied.
+        For an order nothing is denied: whatever admins have said of it lets it past the lists of who is
+        allowed. Those had been lifted before, or it was not there that it was said.
         """
         rules = self._said.rules
         if not rules:
             return None
         found = {rules[name] for each in ids for name in self._names(platform, each) if name in rules}
-        if is_order:
-            found.discard(False)
-        return None if not found else False not in found
+        return None if not found else is_order or False not in found
 
     def may_be_heard(self, platform: str, external_id: str, place: str, command: str = "") -> bool:
         """Nobody has said that this person, or this place, is not to be heard; or it is an order."""

@@ -54,6 +54,15 @@ async def test_the_right_secret_is_well_and_a_wrong_one_has_failed_in_one_senten
     assert "set the store_secret" in wrong.sentence
 
 
+async def test_a_bot_without_a_secret_reads_no_keys_whatever_lies_there(folder: Path) -> None:
+    for _ in range(2):
+        finding = await found(folder, "")
+        assert finding.level == "ok"
+        assert finding.sentence == "none are needed: without a store_secret the bot does not encrypt"
+        await take_up(folder)
+        save_seeds(folder / SEEDS_FILE, USER, SECRET, new_seeds())
+
+
 async def test_a_bot_that_runs_is_not_disturbed(folder: Path) -> None:
     await take_up(folder)
     with closing(sqlite3.connect(database_of(folder, USER, DEVICE), isolation_level=None)) as bot:

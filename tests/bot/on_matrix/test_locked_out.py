@@ -56,6 +56,28 @@ async def test_behaviour_29_an_admins_commands_are_heard_whatever_admins_have_sa
         assert wrong.call.command == "admin"
 
 
+@pytest.mark.parametrize(
+    ("what", "lists"),
+    [("room", {"allowed_rooms": ("!other:localhost",)}), ("server", {"allowed_users": (BEN,)})],
+)
+async def test_behaviour_29_past_a_list_of_who_is_allowed_too(what: str, lists: dict[str, Any]) -> None:
+    heard = await heard_of(ANNA, said_by_admins(what), **lists)
+    assert [it.call.command for it in heard if it.call is not None] == [
+        "admin allow",
+        "admin unban",
+        "admin",
+        "admin",
+    ]
+
+
+@pytest.mark.parametrize("settings", [{"denied_rooms": (ROOM,)}, {"denied_users": (ANNA,)}])
+@pytest.mark.parametrize("what", ["room", "server"])
+async def test_behaviour_29_what_admins_said_lifts_nothing_that_the_configuration_denies(
+    what: str, settings: dict[str, Any]
+) -> None:
+    assert await heard_of(ANNA, said_by_admins(what), **settings) == []
+
+
 @pytest.mark.parametrize("what", ["room", "server"])
 async def test_behaviour_29_of_others_nothing_is_heard(what: str) -> None:
     assert await heard_of(BEN, said_by_admins(what)) == []

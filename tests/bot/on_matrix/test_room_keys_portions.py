@@ -10,7 +10,8 @@ from nio import AsyncClient
 
 from bot.on_matrix.room_keys import AT_ONCE, RoomKeys
 from bot.on_matrix.sealing import Sealer
-from tests.bot.on_matrix.key_server import ROOM, Device, KeyServer, open_client
+from swarm.background import running
+from tests.bot.on_matrix.key_server import BOT, ROOM, Device, KeyServer, open_client
 
 ANNA = "@anna:localhost"
 MESSAGE = {"msgtype": "m.text", "body": "hello"}
@@ -105,6 +106,21 @@ async def test_devices_of_a_person_are_known_until_they_are_gone(tmp_path: Path,
         assert await ask_again(client, ANNA) == names[1:-1]
         server.devices.clear()
         assert await ask_again(client, ANNA) == []
+        assert not client.users_for_key_query
+
+
+async def test_who_seals_while_a_persons_devices_are_being_learned_waits_for_all_of_them(
+    tmp_path: Path,
+) -> None:
+    server = KeyServer(Device(ANNA, f"DEVICE{number}") for number in range(4 * AT_ONCE))
+    async with open_client(tmp_path, server) as client:
+        await ask_again(client, BOT)  # so that there is no other reason to ask
+        async with running(ask_again(client, ANNA)):
+            while not client.device_store[ANNA]:  # noqa: ASYNC110 - the library tells it nowhere else
+                await asyncio.sleep(0)
+            assert len(client.device_store[ANNA]) < len(server.devices)
+            await Sealer(client).seal(ROOM, "m.room.message", MESSAGE)
+        assert {(user_id, device_id) for user_id, device_id, _ in server.handed} == set(server.devices)
         assert not client.users_for_key_query
 
 

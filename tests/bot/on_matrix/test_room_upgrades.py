@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from bot.on_matrix.memory import move_talk, remember_encrypted, was_encrypted
+from bot.on_matrix.memory import is_ours, move_talk, remember_encrypted, was_encrypted
 from bot.on_matrix.rooms import Room, Rooms
 from bot.on_matrix.wire import Wire, room_path
-from storage.conversations import find_place, open_place
+from storage.conversations import current_conversation, find_place, note_told, open_place
 from storage.database import open_database
+from storage.settings import set_setting, settings_of
 from tests.bot.on_matrix.conftest import NewBot
 from tests.bot.on_matrix.test_commands import assert_stopped, long_answer
 from tests.bot.on_matrix.test_rooms import ANNA, BOT, member, membership, state
 from tests.bot.on_matrix.world import Bot, Place, meet
 from tests.matrix_peer.human import Human, NewHuman
+from tests.storage.people import talk
 
 pytest_plugins = ("tests.matrix_peer.fixtures",)
 
@@ -232,3 +234,39 @@ async def test_talk_moves_to_a_room_where_there_was_none_and_is_as_private_as_it
         await store.write(open_place, "matrix", "!plain", 6)
         await store.write(move_talk, "!plain", "!plainer", 7)
         assert await store.read(find_place, "matrix", "!plain") is None
+
+
+@pytest.mark.parametrize("seen", ["encrypted", "a thread"])
+async def test_talk_moves_to_a_room_of_which_no_more_is_known_than_that_it_is_there(
+    tmp_path: Path, seen: str
+) -> None:
+    async with open_database(tmp_path / "store.sqlite") as store:
+        said = await store.write(talk, room=OLD)
+        if seen == "encrypted":
+            await store.write(remember_encrypted, NEW, 1)
+        else:
+            await store.write(is_ours, NEW, "$root", "", 1)
+        there = await store.write(open_place, "matrix", NEW, 1)
+        await store.write(note_told, there.place_id, 1)
+        await store.write(set_setting, "place", there.place_id, "streaming", False)
+        for key in ("streaming", "always"):
+            await store.write(set_setting, "place", said.place_id, key, True)
+        for _ in range(2):
+            await store.write(move_talk, OLD, NEW, 2)
+            assert await store.read(find_place, "matrix", NEW) == said.place_id
+        assert await store.read(current_conversation, said.place_id) == said
+        assert await store.read(settings_of, "place", said.place_id) == {"always": True, "streaming": False}
+        assert not await store.write(note_told, said.place_id, 3), "people there were told already"
+        is_private = [await store.write(was_encrypted, room_id, 3) for room_id in (OLD, NEW)]
+        assert is_private == [False, seen == "encrypted"]
+        old = await store.write(open_place, "matrix", OLD, 3)
+        assert await store.read(settings_of, "place", old.place_id) == {}
+        assert await store.write(note_told, old.place_id, 3)
+
+
+async def test_talk_stays_where_it_is_if_people_have_talked_in_the_new_room(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "store.sqlite") as store:
+        said = {room_id: await store.write(talk, room=room_id) for room_id in (OLD, NEW)}
+        await store.write(move_talk, OLD, NEW, 1)
+        for room_id, conversation in said.items():
+            assert await store.read(find_place, "matrix", room_id) == conversation.place_id

@@ -19,6 +19,7 @@ from bot.on_matrix.memory import PLATFORM
 from bot.on_matrix.platform import LOGGED_OUT
 from bot.on_matrix.read_up_to import OVERLAP_MS, ReadUpTo
 from bot.receiving.reception import JOIN_MS
+from bot.sweeping import KEEP_EVENTS_MS
 from storage.database import open_database
 from storage.inbox import set_marker
 from tests.bot.bot_process import ROOT, matrix_section, open_bot_process, write_config
@@ -190,7 +191,8 @@ def test_all_is_old_to_whom_has_never_read_and_new_to_whom_has_read_in_vain() ->
     never = ReadUpTo(FakeClock())
     assert never.dump() == ""
     assert never.newer(at(5)) == []
-    assert read_up_to().newer(at(5)) == at(5)
+    now = FakeClock().now_ms()
+    assert read_up_to().newer(at(now)) == at(now)
 
 
 def test_what_is_newer_than_a_minute_before_the_newest_may_not_have_been_read() -> None:
@@ -200,11 +202,27 @@ def test_what_is_newer_than_a_minute_before_the_newest_may_not_have_been_read() 
 
 
 def test_what_is_not_kept_does_not_count() -> None:
-    mark, newest = read_up_to(OVERLAP_MS), FakeClock().now_ms()
+    newest = FakeClock().now_ms()
+    mark, old = read_up_to(newest - 2 * OVERLAP_MS), newest - 2 * OVERLAP_MS
     mark.note(at(newest))
-    assert mark.newer(at(1)) == at(1)
+    assert mark.newer(at(old)) == at(old)
     mark.commit()
-    assert mark.newer(at(1)) == []
+    assert mark.newer(at(old)) == []
+
+
+@pytest.mark.parametrize("away_ms", [0, KEEP_EVENTS_MS])
+def test_what_the_inbox_may_have_forgotten_is_not_read_once_more(away_ms: int) -> None:
+    clock = FakeClock()
+    last = clock.now_ms() - away_ms
+    before, mark = ReadUpTo(clock), ReadUpTo(clock)
+    before.begin()
+    before.note(at(last))
+    mark.load(before.dump())
+    assert mark.newer(at(last)) == ([] if away_ms else at(last))
+    assert mark.newer(at(clock.now_ms())) == at(clock.now_ms())
+    silent = read_up_to(5)
+    kept = clock.now_ms() - KEEP_EVENTS_MS + OVERLAP_MS
+    assert silent.newer(at(kept, kept + 1)) == at(kept + 1)
 
 
 @pytest.mark.parametrize("time", [10**300, "9" * 18, -5, "²", "--5", True, None, 1.5, {"a": 1}])
