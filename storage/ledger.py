@@ -211,17 +211,27 @@ def standing(connection: Connection, account_id: int, now_ms: int) -> Standing:
     return Standing(balance, held, max(0, used), next_period_ms(now_ms), -sums.get(EARLIER, 0))
 
 
+def usage_to_keep(connection: Connection, account_id: int, key: bytes, now_ms: int) -> int:
+    """What counts as used today once somebody is forgotten; what admins gave today is used first.
+
+    What was kept when they were forgotten before, on the same day, counts whole: the entry that took it off
+    the grant may be smaller, or not there.
+    """
+    row = connection.execute(select(account).where(account.c.id == account_id)).one()
+    before = usage_before(connection, Person(row.platform, row.external_id).hashed(key), period_of(now_ms))
+    sums = _sums_of_today(connection, account_id, now_ms)
+    since = sum(amount for kind, amount in sums.items() if kind not in (DAILY, EARLIER))
+    return max(0, before - since)
+
+
 def forget(connection: Connection, account_id: int, key: bytes, now_ms: int) -> None:
-    """Delete an account, its ledger and its holds; what it has used today is kept by a hash of its owner."""
+    """Delete an account, its ledger and its holds; `usage_to_keep` is kept by a hash of its owner."""
     own = select(hold.c.turn_id, hold.c.spent).where(hold.c.account_id == account_id)
     _settle_all(connection, own, now_ms)
     row = (connection.execute(select(account).where(account.c.id == account_id))).one()
-    period, hashed = period_of(now_ms), Person(row.platform, row.external_id).hashed(key)
-    sums = _sums_of_today(connection, account_id, now_ms)
-    used = sums.get(DAILY, 0) - sum(sums.values())
-    if DAILY not in sums:  # nobody has looked yet whether they were forgotten today
-        used += usage_before(connection, hashed, period)
-    keep_usage(connection, hashed, period, max(0, used), row.banned_until)
+    used = usage_to_keep(connection, account_id, key, now_ms)
+    hashed = Person(row.platform, row.external_id).hashed(key)
+    keep_usage(connection, hashed, period_of(now_ms), used, row.banned_until)
     connection.execute(delete(ledger).where(ledger.c.account_id == account_id))
     connection.execute(delete(account).where(account.c.id == account_id))
 

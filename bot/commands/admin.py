@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from bot.commands.naming import Mistaken, read_named, read_person
-from bot.commands.numbers import counted, read_whole, whole_from
+from bot.commands.numbers import read_whole, whole_from
 from bot.commands.office import Action, Done, Office, needed
 from bot.commands.reports import reports
+from bot.rendering.counting import counted
 from storage.access import (
     FOR_GOOD_MS,
     Deed,

@@ -5,7 +5,7 @@ What servers call themselves is strangers' words: no line of them is longer, or 
 
 from collections.abc import Sequence
 
-from bot.commands.numbers import counted
+from bot.rendering.counting import counted
 from bot.survey import SessionState, Survey, Unknown
 from swarm.commands.status_page import Axis, count_letters
 from swarm.commands.status_report import Report

@@ -1,13 +1,8 @@
-"""Numbers that people type, and numbers in sentences. Pure."""
+"""Numbers that people type, and what they may type. Pure."""
 
 import math
 
 MAX_DIGITS = 20
-
-
-def counted(number: int, what: str) -> str:
-    """How many there are of something: "1 credit", "2 credits"."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def whole_from(least: int, most: int) -> str:

@@ -2,21 +2,23 @@
 
 from bot.commands.desk import CommandDesk, Order
 from bot.commands.forgetting import end_turns, forget_conversation, forget_everything
-from bot.commands.numbers import counted
 from bot.commands.office import actor_of, office_of
 from bot.receiving.consent import NOTHING_ASKED
 from bot.receiving.conversations import find_for_command
-from storage.ledger import standing
+from bot.rendering.counting import counted
+from storage.amounts import next_period_ms
+from storage.ledger import usage_to_keep
 
 NOT_YET = "An answer of yours is still being shown; please confirm once more in a moment."
 CONFIRM = "That deletes {}, for good.{} To confirm, give the command `forget {}` again within a minute."
 STAYS = (
-    " Until new credits come, at {}, a keyed hash without your name remembers what you have used today ({}):"
-    " you keep what is left of today's credits, get none twice, and lose those saved from earlier days."
+    " Until new credits come, at {}, a keyed hash without your name remembers what counts as used today ({}):"
+    " you keep what is left of today's credits, get none twice, and lose those that you have saved or that an"
+    " admin has given you."
 )
 FORGOTTEN = (
     "All that I kept of you is deleted. Until new credits come, at {}, a keyed hash without your name"
-    " remembers what you have used today ({}); what is left of today's credits is still yours."
+    " remembers what counts as used today ({}); what is left of today's credits is still yours."
 )
 
 
@@ -68,11 +70,11 @@ async def _forget_everything(desk: CommandDesk, order: Order) -> str:
 
 
 async def _with_usage(desk: CommandDesk, order: Order, sentence: str) -> str:
-    """With the moment of the next grant, and what somebody has used of this one."""
-    now_ms = desk.desk.clock.now_ms()
-    stands = await desk.desk.store.read(standing, order.asker.account_id, now_ms)
-    next_grant = desk.ports[order.inbound.where.platform].moment(stands.next_grant_ms, now_ms)
-    return sentence.format(next_grant, counted(stands.used_today, "credit"))
+    """With the moment of the next grant, and what is kept as used of this one."""
+    now_ms, key = desk.desk.clock.now_ms(), desk.desk.hash_key
+    used = await desk.desk.store.read(usage_to_keep, order.asker.account_id, key, now_ms)
+    next_grant = desk.ports[order.inbound.where.platform].moment(next_period_ms(now_ms), now_ms)
+    return sentence.format(next_grant, counted(used, "credit"))
 
 
 async def _forget_here(desk: CommandDesk, order: Order) -> str:

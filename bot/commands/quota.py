@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from bot.commands.admin import show_quota
 from bot.commands.desk import CommandDesk, Order
-from bot.commands.numbers import counted
 from bot.commands.office import in_chat
+from bot.rendering.counting import counted
 from bot.rendering.moments import from_now
 from storage.charges import Charge, last_charges
 from storage.ledger import standing

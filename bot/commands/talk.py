@@ -62,10 +62,15 @@ async def begin_anew(desk: CommandDesk, order: Order) -> str:
         return NOT_THEIRS
     await desk.desk.store.write(begin, order.asker, desk.desk.clock.now_ms())
     if here is not None:
-        for turn_id in _open_turns(desk, here):
-            desk.stop(turn_id)
-        await desk.brain.forget(here.conversation_id)
+        await end_session(desk, here)
     return "A new conversation begins."
+
+
+async def end_session(desk: CommandDesk, conversation: Conversation) -> None:
+    """End what is written in a conversation, and close its session, with all that it was told."""
+    for turn_id in _open_turns(desk, conversation):
+        desk.stop(turn_id)
+    await desk.brain.forget(conversation.conversation_id)
 
 
 async def stop(desk: CommandDesk, order: Order) -> str:

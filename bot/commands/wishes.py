@@ -7,6 +7,7 @@ from bot.commands.desk import CommandDesk, Order
 from bot.commands.forgetting import close_personas
 from bot.commands.named import NOT_THEIRS, is_theirs
 from bot.commands.numbers import decimal_from, read_decimal, whole_from
+from bot.commands.talk import end_session
 from bot.receiving.conversations import begin, find_for_command
 from bot.sending.outbound import OpensThreads
 from storage.conversations import Conversation, get_conversation, set_persona
@@ -177,6 +178,8 @@ async def _change(desk: CommandDesk, order: Order, persona: str | None, sentence
     if here is not None and not is_theirs(order, here):
         return NOT_THEIRS
     unused = await desk.desk.store.write(_begin_with, order, here, persona, desk.desk.clock.now_ms())
+    if here is not None:
+        await end_session(desk, here)
     await close_personas(desk, unused)
     return sentence
 

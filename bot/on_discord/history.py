@@ -17,7 +17,7 @@ from storage.conversations import open_place, turn_behind
 from storage.database import Database, Transaction
 
 MOST_MESSAGES = 100
-"""At either end of what was said after the prompt."""
+"""That we look at in one go: as many as one page of a channel's history has."""
 
 
 class History:

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from bot.rendering.counting import counted
+
 MINUTE_MS = 60_000
 
 
@@ -21,10 +23,6 @@ def from_now(at_ms: int, now_ms: int) -> str:
 def _span(minutes: int) -> str:
     """So long, in the largest unit that fits, to the nearest whole number."""
     if minutes < 60:
-        return _counted(minutes, "minute")
+        return counted(minutes, "minute")
     hours = round(minutes / 60)
-    return _counted(hours, "hour") if hours < 24 else _counted(round(hours / 24), "day")
-
-
-def _counted(number: int, unit: str) -> str:
-    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+    return counted(hours, "hour") if hours < 24 else counted(round(hours / 24), "day")

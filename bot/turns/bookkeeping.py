@@ -1,5 +1,6 @@
 """What a turn reads from the store and writes into it, each in one transaction."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -149,18 +150,25 @@ class Books:
 
     async def end(self, said: Said, state: State, progress: Progress) -> None:
         """End a turn, and settle it for what it has shown."""
-        turn_id, now_ms = said.question.turn_id, self._clock.now_ms()
+        now_ms = self._clock.now_ms()
 
         def ended(connection: Transaction) -> None:
-            settle(connection, turn_id, self._cost(progress), now_ms)
-            end(connection, turn_id, state, now_ms, progress if progress.answer_ids else None)
+            self._end(connection, said, state, progress, now_ms)
 
-        for wait_s in END_AGAIN_S:
-            try:
-                return await self.store.write(ended)
-            except StoreBusy:
-                await self._clock.sleep(wait_s)
-        return await self.store.write(ended)
+        await self._insist(ended)
+
+    async def end_unshown(self, said: Said, state: State, progress: Progress, num_seen: int | None) -> None:
+        """End a turn of which no more is ever to be seen, and do what `given_up` does, at once.
+
+        Whatever happens next, nobody takes it for a turn that is still to be shown.
+        """
+        now_ms = self._clock.now_ms()
+
+        def ended(connection: Transaction) -> None:
+            self._end(connection, said, state, progress, now_ms)
+            self._give_up(connection, said, num_seen, now_ms)
+
+        await self._insist(ended)
 
     async def delivered(self, said: Said) -> None:
         """All of a turn is to be seen."""
@@ -171,20 +179,35 @@ class Books:
 
         `num_seen` of its tokens were seen; if that is None, nobody knows, and all is paid for.
         """
-        turn_id, now_ms = said.question.turn_id, self._clock.now_ms()
-
-        def give_up(connection: Transaction) -> None:
-            ended = get_turn(connection, turn_id)
-            if ended is not None and num_seen is not None:
-                refund(connection, turn_id, self._cost(replace(ended.progress, new_tokens=num_seen)), now_ms)
-            note_delivered(connection, turn_id, now_ms)
-
-        await self.store.write(give_up)
+        await self.store.write(self._give_up, said, num_seen, self._clock.now_ms())
 
     async def next_grant(self, said: Said) -> str:
         """When there is quota again, for people."""
         hours = (next_period_ms(self._clock.now_ms()) - self._clock.now_ms()) / 3_600_000
         return f"in {hours:.0f} hours" if hours >= 1.5 else "within the next hour"
+
+    async def _insist(self, work: Callable[[Transaction], None]) -> None:
+        """Write it, and again while the store is busy. Raises StoreBusy in the end."""
+        for wait_s in END_AGAIN_S:
+            try:
+                return await self.store.write(work)
+            except StoreBusy:
+                await self._clock.sleep(wait_s)
+        return await self.store.write(work)
+
+    def _end(
+        self, connection: Transaction, said: Said, state: State, progress: Progress, now_ms: int
+    ) -> None:
+        turn_id = said.question.turn_id
+        settle(connection, turn_id, self._cost(progress), now_ms)
+        end(connection, turn_id, state, now_ms, progress if progress.answer_ids else None)
+
+    def _give_up(self, connection: Transaction, said: Said, num_seen: int | None, now_ms: int) -> None:
+        turn_id = said.question.turn_id
+        ended = get_turn(connection, turn_id)
+        if ended is not None and num_seen is not None:
+            refund(connection, turn_id, self._cost(replace(ended.progress, new_tokens=num_seen)), now_ms)
+        note_delivered(connection, turn_id, now_ms)
 
     def _cost(self, progress: Progress) -> int:
         return charge(self._rates, new_tokens=progress.new_tokens, prefill_tokens=progress.prefill_tokens)

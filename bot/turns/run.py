@@ -59,6 +59,10 @@ class Run:
         return self.gate is not None and self.gate.is_stopped
 
     @property
+    def is_withdrawn(self) -> bool:
+        return self.gate is not None and self.gate.is_withdrawn
+
+    @property
     def must_end(self) -> bool:
         """Nothing more is to be written."""
         return self.is_stopped or self.is_late
@@ -100,13 +104,15 @@ class Run:
     def num_seen(self) -> int | None:
         """Of the answer's tokens, those that people have seen; None: something is to be seen, or may be.
 
-        That is so after a restart, which forgets how much it was.
+        That is so after a restart, which forgets how much it was, and if a message may be there.
         """
-        if self.writing is not None:
-            letters = self.display.seen.num_letters
-            is_all = 0 < len(self.shown(self.writing.text).rstrip()) <= letters
-            return self.writing.num_shown if is_all else self.growth.tokens_within(letters)
-        return None if self.display.is_visible or self.display.seen.is_unsure else 0
+        if self.display.seen.is_unsure:
+            return None
+        if self.writing is None:
+            return None if self.display.is_visible else 0
+        letters = self.display.seen.num_letters
+        is_all = 0 < len(self.shown(self.writing.text).rstrip()) <= letters
+        return self.writing.num_shown if is_all else self.growth.tokens_within(letters)
 
     def progress(self) -> Progress:
         """What the transcript keeps: nothing, if nothing was written."""

@@ -87,17 +87,24 @@ class TurnRunner:
             async with run.port.pacer(run.origin.where).stream() as stream:
                 async with running(self._waiting.end_in_time(run)):
                     state, footer = await self._answer(run, stream, gate)
-                await self._books.end(run.said, state, run.progress())
-                self._note_end(run, state)
-                if run.progress().answer and (notice := await self._books.first_notice(run.said)):
-                    run.notes.append(f"({notice})")
-                if gate.is_withdrawn:
-                    await self._books.given_up(run.said, run.num_seen())  # no sweep is to show it either
+                if run.is_withdrawn:
+                    await self._books.end_unshown(run.said, state, run.progress(), run.num_seen())
+                    self._note_end(run, state)
                 else:
-                    await self._show(run, stream, state, footer)
+                    await self._end_and_show(run, stream, state, footer)
         finally:
             self._waiting.leave_line(run)
             del self._runs[run.turn_id]
+
+    async def _end_and_show(self, run: Run, stream: Stream, state: State, footer: str) -> None:
+        await self._books.end(run.said, state, run.progress())
+        self._note_end(run, state)
+        if run.progress().answer and (notice := await self._books.first_notice(run.said)):
+            run.notes.append(f"({notice})")
+        if run.is_withdrawn:  # meanwhile
+            await self._books.given_up(run.said, run.num_seen())
+        else:
+            await self._show(run, stream, state, footer)
 
     def _note_end(self, run: Run, state: State) -> None:
         ended = run.ended(state, self._brain.name, self._clock.now_ms())

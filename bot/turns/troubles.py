@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from bot.rendering.counting import counted
 from bot.turns.room_line import NoRoom
 from storage.errors import QuotaExceeded, StorageError
 from swarm.errors import (
@@ -22,7 +23,7 @@ from swarm.errors import (
 Kind = Literal["no_route", "full", "too_long", "lost", "slow", "quota", "store", "internal"]
 MAX_NAMED_BLOCKS = 6
 EARLIER_COUNTS = (
-    "The {} credits that you had used today before I forgot you count, too; a keyed hash without your name"
+    "I also count the {} that you had used today before I forgot you; a keyed hash without your name"
     " remembers that until then."
 )
 
@@ -56,8 +57,9 @@ def _no_route(error: Exception, _: str) -> Trouble:
 
 def _quota(error: Exception, next_grant: str) -> Trouble:
     available, earlier = (error.available, error.used_earlier) if isinstance(error, QuotaExceeded) else (0, 0)
-    sentence = f"Your quota is too low for an answer ({available} credits left); there is more {next_grant}."
-    return Trouble("quota", f"{sentence} {EARLIER_COUNTS.format(earlier)}" if earlier else sentence)
+    left, before = counted(available, "credit"), counted(earlier, "credit")
+    sentence = f"Your quota is too low for an answer ({left} left); there is more {next_grant}."
+    return Trouble("quota", f"{sentence} {EARLIER_COUNTS.format(before)}" if earlier else sentence)
 
 
 def _says(kind: Kind, sentence: str, *, may_pass: bool = False) -> Callable[[Exception, str], Trouble]:

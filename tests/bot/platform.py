@@ -205,13 +205,13 @@ class FakeBrain(FakeSurveys):
         self._clock = clock
 
     def encode(self, messages: Sequence[Message], held: Sequence[int] = ()) -> list[int]:
-        """Every message is its letters and an END; ids that are held stay as they are."""
-        turns = [[*map(ord, f"{message['role'][0]}:{message['content']}"), END] for message in messages]
-        whole = [id_ for turn in turns for id_ in turn]
-        before = [id_ for turn in turns[:-1] for id_ in turn]
-        if held and list(held) == before[: len(held)]:
-            return [*held, *before[len(held) :], *turns[-1]]
-        return [*held, END, *turns[-1]] if held else whole
+        """Every message is its letters and an END, what others than the model say behind their role.
+
+        What is held is the beginning of that as long as it was told the same: if not, all is told anew.
+        """
+        roles = {"system": "s:", "user": "u:", "assistant": ""}
+        texts = [f"{roles[message['role']]}{message['content']}{chr(END)}" for message in messages]
+        return [*map(ord, "".join(texts))]
 
     @asynccontextmanager
     async def write(self, request: Request, on_event: Callable[[Event], None]) -> AsyncIterator[FakeWriting]:

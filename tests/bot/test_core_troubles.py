@@ -100,6 +100,14 @@ async def test_a_question_that_is_too_long_is_refused_in_a_sentence(world: World
     assert await world.ask("x" * 200) == "That is longer than this model can take; please shorten it."
 
 
+def test_who_has_one_credit_left_does_not_read_of_1_credits() -> None:
+    assert "(1 credit left)" in trouble_of(QuotaExceeded(1, 10), "abc123").sentence
+    assert "(0 credits left)" in trouble_of(QuotaExceeded(0, 10), "abc123").sentence
+    forgotten = trouble_of(QuotaExceeded(2, 10, used_earlier=1), "abc123").sentence
+    assert "(2 credits left)" in forgotten
+    assert "count the 1 credit that you had used today" in forgotten
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

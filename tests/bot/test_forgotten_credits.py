@@ -9,9 +9,12 @@ from sqlalchemy import func, select
 
 from bot.sweeping import SWEEP_S
 from storage.amounts import DAY_MS, next_period_ms
+from storage.database import Transaction
+from storage.ledger import Person, adjust, open_account
 from storage.schema import forgotten
+from tests.bot.platform import ADA
 from tests.bot.test_commands import told
-from tests.bot.world import RULES, World, open_world
+from tests.bot.world import KEY, RULES, World, open_world
 
 
 @pytest_asyncio.fixture
@@ -30,11 +33,26 @@ async def test_behaviour_28_before_and_after_people_read_what_stays_of_them(worl
     moment = world.port.moment(next_period_ms(now_ms), now_ms)
     until = f"Until new credits come, at {moment}, a keyed hash without your name remembers"
     assert until in before
-    assert f"what you have used today ({used} credits): you keep what is left of today's credits" in before
+    assert f"what counts as used today ({used} credits): you keep what is left of today's credits" in before
     assert before.endswith("give the command `forget everything` again within a minute.")
     after = await told(world, "forget", what="everything")
     assert after.startswith(f"All that I kept of you is deleted. {until}")
-    assert f"remembers what you have used today ({used} credits)" in after
+    assert f"remembers what counts as used today ({used} credits)" in after
+
+
+async def test_who_was_given_credits_reads_what_is_kept_and_that_the_rest_of_them_goes(world: World) -> None:
+    def give(connection: Transaction) -> None:
+        now_ms = world.clock.now_ms()
+        ada = open_account(connection, Person("fake", ADA.external_id), RULES.rates, KEY, now_ms)
+        adjust(connection, ada, 5000, "grant", now_ms)
+
+    await world.ask("hello")
+    await world.store.write(give)
+    before = await told(world, "forget", what="everything")
+    assert "remembers what counts as used today (0 credits)" in before
+    assert "and lose those that you have saved or that an admin has given you." in before
+    assert "(0 credits)" in await told(world, "forget", what="everything")
+    assert (await told(world, "quota")).startswith("You have 10000 credits left; today you have used 0.")
 
 
 async def test_forgetting_one_conversation_says_nothing_of_credits(world: World) -> None:
@@ -67,7 +85,7 @@ async def test_who_has_too_little_left_after_being_forgotten_reads_why(poor: Wor
         await told(poor, "forget", what="everything")
     refusal = await poor.ask("again")
     assert refusal.startswith(f"Your quota is too low for an answer ({60 - used} credits left); there is")
-    assert f"The {used} credits that you had used today before I forgot you count, too" in refusal
+    assert f"I also count the {used} credits that you had used today before I forgot you; a keyed" in refusal
     await poor.pass_(1)
     poor.clock._start_ms = next_period_ms(poor.clock.now_ms())
     assert (await poor.ask("tomorrow")).startswith("word word")

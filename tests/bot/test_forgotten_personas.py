@@ -58,6 +58,28 @@ async def test_other_instructions_close_those_before(
     assert world.brain.forgotten_personas == [PIRATE]
 
 
+@pytest.mark.parametrize("where", [DIRECT, CHANNEL])
+async def test_other_instructions_close_the_session_that_began_with_those_before(
+    world: World, where: Where
+) -> None:
+    await world.ask("hello", where=where, author=BOB)
+    (turn,) = await world.turns()
+    await told(world, "persona set", where=where, author=BOB, text=PIRATE)
+    assert world.brain.forgotten == [turn.question.conversation_id]
+
+
+async def test_other_instructions_end_what_is_written_and_waits_under_those_before(world: World) -> None:
+    world.brain.answer = lambda prompt: "A long story. " * 14
+    await world.say("hello")
+    await world.until(lambda: world.port.texts)
+    await world.pass_(2)
+    await world.say("again")
+    await world.pass_(1)
+    await told(world, "persona set", text=PIRATE)
+    assert [turn.state for turn in await world.turns()] == ["stopped", "stopped"]
+    assert len(world.brain.requests) == 1
+
+
 async def test_the_same_instructions_once_more_stay(world: World) -> None:
     for _ in range(2):
         await told(world, "persona set", text=PIRATE)

@@ -52,6 +52,25 @@ async def test_behaviour_29_an_admin_who_was_banned_before_they_became_one_lifts
     assert await asks(world, BOSS, DIRECT)
 
 
+async def test_behaviour_29_a_list_of_who_is_allowed_keeps_nothing_that_was_denied_from_being_taken_back(
+    world: World,
+) -> None:
+    access = world.core.commands.desk.access
+    ids = (GROUP.place, BOSS.external_id)
+
+    def said(*, is_order: bool) -> list[bool | None]:
+        return [access.rule_for("matrix", (each,), is_order=is_order) for each in ids]
+
+    assert said(is_order=True) == [None, None], "nobody has lifted the list for them"
+    for each in ids:
+        await order(world, "admin allow", who=each)
+    await order(world, "admin deny", who=GROUP.place)
+    await world.store.write(_deny, Person("matrix", BOSS.external_id), world.clock.now_ms())
+    await access.load(world.store)
+    assert said(is_order=True) == [True, True]
+    assert said(is_order=False) == [False, False]
+
+
 async def test_nothing_that_only_begins_like_an_admins_command_is_heard(world: World) -> None:
     access = world.core.commands.desk.access
     await order(world, "admin deny", who=GROUP.place)

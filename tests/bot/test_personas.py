@@ -163,8 +163,16 @@ async def test_instructions_that_are_not_noted_any_more_are_closed_all_the_same(
         await swarm.check_clean()
 
 
-async def test_behaviour_28_forgetting_everything_leaves_nothing_on_the_servers(
-    small: SmallModel, store_path: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("forget", {"what": "everything"}),
+        ("persona set", {"text": POET}),
+        ("persona clear", {}),
+    ],
+)
+async def test_behaviour_28_forgetting_and_other_instructions_leave_nothing_of_those_before_on_the_servers(
+    small: SmallModel, store_path: Path, tmp_path: Path, command: str, arguments: dict[str, str]
 ) -> None:
     async with open_swarm(small, *OFFERS) as swarm:
         client = await swarm.client(identity=tmp_path / "key")
@@ -174,8 +182,8 @@ async def test_behaviour_28_forgetting_everything_leaves_nothing_on_the_servers(
             await talk.say("What is a block?")
             await ready(talk, 1)
             assert talk.brain.pool.num_live == 2
-            for _ in range(2):
-                await talk.call("forget", what="everything")
+            for _ in range(2 if command == "forget" else 1):  # which is to be said twice
+                await talk.call(command, **arguments)
             assert talk.brain.pool.num_live == 0
             await swarm.check_clean()
         await client.leave()

@@ -2,12 +2,14 @@
 
 import asyncio
 import shutil
+import sqlite3
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection, func, select
 
 from storage.access import ban
-from storage.amounts import DAY_MS
+from storage.amounts import DAY_MS, period_of
 from storage.database import Database, open_database
 from storage.forgotten import purge_forgotten
 from storage.ledger import (
@@ -22,9 +24,10 @@ from storage.ledger import (
     reserve,
     settle,
     standing,
+    usage_to_keep,
 )
 from storage.schema import account, forgotten, ledger
-from tests.storage.people import ADA, KEY, NOON, RATES, account_of
+from tests.storage.people import ADA, KEY, NOON, RATES, account_of, upgrade_to
 
 MIDNIGHT = NOON + DAY_MS // 2
 
@@ -80,7 +83,42 @@ async def test_what_was_saved_from_earlier_days_goes_with_the_account(store: Dat
     await store.write(lambda c: adjust(c, account_of(c, ADA), 500, "grant", NOON))
     await store.write(use, "t2", 300)
     await store.write(be_forgotten)
-    assert await left(store) == 200, "as it was before"
+    assert await left(store) == 0, "of 1500 that were used an admin gave 500, and a day grants 1000"
+
+
+@pytest.mark.parametrize(
+    ("given", "used", "kept"),
+    [(0, 10, 10), (300, 300, 0), (300, 310, 10), (300, 10, 0), (-600, 10, 610)],
+)
+async def test_what_people_are_told_is_what_is_kept_and_what_admins_gave_is_used_first(
+    store: Database, given: int, used: int, kept: int
+) -> None:
+    if given:
+        await store.write(lambda c: adjust(c, account_of(c, ADA), given, "grant", NOON))
+    await store.write(use, "t", used)
+    ada = await store.write(account_of, ADA)
+    assert await store.read(usage_to_keep, ada, KEY, NOON) == kept
+    await store.write(be_forgotten)
+    assert await store.read(lambda c: c.scalars(select(forgotten.c.used)).all()) == [kept]
+    assert await left(store) == 1000 - kept
+
+
+async def test_behaviour_22_who_was_forgotten_before_an_upgrade_and_after_it_is_granted_the_day_once(
+    tmp_path: Path,
+) -> None:
+    path, today = tmp_path / "murmur.db", period_of(NOON)
+    upgrade_to(path, "0003")
+    with sqlite3.connect(path) as connection:
+        row = (ADA.platform, ADA.external_id, NOON)
+        connection.execute("INSERT INTO account (platform, external_id, created_at) VALUES (?, ?, ?)", row)
+        entry = "INSERT INTO ledger (account_id, kind, amount, period, at) VALUES (1, 'daily', 0, ?, ?)"
+        connection.execute(entry, (today, NOON))
+        connection.execute("INSERT INTO forgotten VALUES (?, ?, 1000, NULL)", (ADA.hashed(KEY), today))
+    connection.close()
+    async with open_database(path) as store:
+        for _ in range(3):
+            assert await left(store) == 0
+            await store.write(be_forgotten)
 
 
 async def test_what_an_admin_took_today_stays_taken(store: Database) -> None:
