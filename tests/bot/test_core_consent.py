@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from bot.receiving.haste import Patience
@@ -47,6 +48,7 @@ async def test_everybody_is_asked_for_themselves_and_only_once(asking: World) ->
     assert asking.port.texts == ["You said: hello from Bob"]
 
 
+@pytest.mark.slow
 async def test_what_was_asked_too_long_ago_is_forgotten(asking: World) -> None:
     await asking.say("hello")
     for _ in range(7):
@@ -164,6 +166,7 @@ async def test_a_question_that_waited_for_consent_is_not_counted_again_when_it_i
         assert world.port.told[-1][1].startswith("That was fast; please wait")
 
 
+@pytest.mark.slow
 async def test_the_question_is_asked_once_at_each_place_and_again_after_some_minutes(asking: World) -> None:
     for where in (CHANNEL, DIRECT, CHANNEL, DIRECT):
         await asking.say("hello", where=where)

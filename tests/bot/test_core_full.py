@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from bot.brain import Event
 from bot.clock import Clock
 from bot.turns.limits import TurnLimits
@@ -92,6 +94,7 @@ async def test_behaviour_27_those_who_wait_behind_others_do_not_compete_with_the
     assert sorted(world.port.texts) == [f"You said: question {number}" for number in range(4)]
 
 
+@pytest.mark.slow
 async def test_behaviour_27_the_wait_is_bounded_and_costs_nothing(world: World) -> None:
     Servers(world, room=FULL_FOR_EVER)
     await world.say("hello")

@@ -1,5 +1,7 @@
 """What `quota` tells: what is left, what answers have cost, and when there is more."""
 
+import pytest
+
 from tests.bot.platform import ADA, BOB
 from tests.bot.test_commands import told
 from tests.bot.world import World
@@ -27,6 +29,7 @@ async def test_who_has_asked_nothing_is_told_of_no_answers(world: World) -> None
     assert answer.startswith("You have 10000 credits left; today you have used 0.\nThere is more at ")
 
 
+@pytest.mark.slow
 async def test_what_the_last_three_answers_have_cost_is_told_the_newest_first(world: World) -> None:
     costs = []
     for text in ("one", "longer", "longer still", "the longest of all"):

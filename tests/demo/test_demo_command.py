@@ -163,6 +163,7 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_chat_outlives_frozen_and_lost_processes_but_not_the_one_that_starts_them(place: Place) -> None:
     terminal = Terminal()

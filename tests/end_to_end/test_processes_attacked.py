@@ -352,6 +352,7 @@ async def test_one_peer_gets_so_many_sessions_and_no_more(target: Target) -> Non
         control.stream.close()
 
 
+@pytest.mark.slow
 async def test_who_asks_and_does_not_listen_is_cut_off(target: Target) -> None:
     async with attack(target) as attacker:
         control = await attacker.control()
