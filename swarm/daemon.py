@@ -102,7 +102,7 @@ async def started(kind: type[GuardedP2P], arguments: dict[str, Any]) -> GuardedP
         await finish(create(), within_s=START_S)
     except (P2PDaemonError, TimeoutError, ValueError, OSError) as error:
         raise ConfigError(sentence_of_p2pd(str(error), arguments["initial_peers"])) from error
-    except BaseException:
+    except BaseException:  # a cancellation too: what was started must end
         for p2p in created:
             await p2p.shutdown()
         raise

@@ -233,7 +233,7 @@ async def _created(
                 cache_nearest=0,
                 cache_refresh_before_expiry=0,
             )
-    except BaseException as error:
+    except BaseException as error:  # a cancellation too leaves no node behind
         may_try_again = await finish(_left(nodes[0]), within_s=2 * STOP_S)
         if isinstance(error, ValidationError):
             raise _NotDialled if "can't access" in str(error) else ConfigError(_CLOCK) from error
