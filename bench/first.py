@@ -25,7 +25,7 @@ from storage.amounts import Rates
 from storage.database import open_database
 from storage.inbox import Event
 from swarm.client import SwarmModel, join
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 
 GOAL_S = 1.0
 PAIRS = 9

@@ -28,7 +28,7 @@ from storage.amounts import Rates
 from storage.database import open_database
 from storage.inbox import Event as Kept
 from swarm.background import running
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 
 GOAL_MS = 5.0
 GOAL_BLOCKED_MS = 100.0

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bot.survey import SessionState, Survey, Surveys
+from storage.live_sessions import LiveSession
 from swarm.checkpoint.fitting import BlockSize
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 
 Message = Mapping[str, str]
 """`role` (system, user or assistant) and `content`."""
@@ -76,8 +77,11 @@ class Brain(Protocol):
     def is_open(self, conversation_id: int) -> bool:
         """Tell whether the conversation's session is open."""
 
-    async def forget(self, conversation_id: int) -> None:
-        """Close the conversation's session: what it knows is not to be kept."""
+    async def forget(self, conversation_id: int, kept: LiveSession | None = None) -> None:
+        """Close the conversation's session, here and on its servers: what it knows is not to be kept.
+
+        `kept` is what the store knew of it, if the conversation is gone from there.
+        """
 
     async def forget_persona(self, instructions: str) -> None:
         """Close what knows these instructions and nothing more: no conversation follows them any more."""

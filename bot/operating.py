@@ -38,7 +38,7 @@ from swarm.background import finish, running
 from swarm.client import SwarmModel, join
 from swarm.errors import ConfigError
 from swarm.identity import load_identity
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from swarm.client import SwarmModel
 from swarm.generate import Generation
 from swarm.inference import InferenceSession
 from swarm.loop import forgive_input
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from swarm.say import say
 from swarm.wire.blocks import PeerId
 

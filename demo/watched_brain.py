@@ -7,6 +7,7 @@ from typing import cast
 from bot.brain import Event, Message, Request, Writing
 from bot.sessions.brain import SwarmBrain
 from bot.survey import SessionState, Survey, Surveys
+from storage.live_sessions import LiveSession
 from swarm.checkpoint.fitting import BlockSize
 from swarm.generate import Generation
 
@@ -43,9 +44,9 @@ class WatchedBrain:
             self.last = cast("Generation", writing)
             yield _Watched(self.last, self._on_piece)
 
-    async def forget(self, conversation_id: int) -> None:
+    async def forget(self, conversation_id: int, kept: LiveSession | None = None) -> None:
         """See bot.brain.Brain."""
-        await self._brain.forget(conversation_id)
+        await self._brain.forget(conversation_id, kept)
 
     async def forget_persona(self, instructions: str) -> None:
         """See bot.brain.Brain, as for all that follow."""

@@ -1,6 +1,6 @@
 """Tickets of the sessions that the swarm may still hold, written down before they are needed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select
@@ -63,6 +63,12 @@ def kept_session(connection: Connection, conversation_id: int) -> LiveSession | 
     if row is None:
         return None
     return LiveSession(row.conversation_id, row.fingerprint, row.ticket, unpack_ids(row.ids), row.lease_until)
+
+
+def kept_sessions(connection: Connection, conversations: Iterable[int]) -> dict[int, LiveSession]:
+    """The sessions of these conversations, as far as any were kept."""
+    found = ((number, kept_session(connection, number)) for number in conversations)
+    return {number: kept for number, kept in found if kept is not None}
 
 
 def kept_session_of_parent(connection: Connection, conversation_id: int) -> LiveSession | None:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, select
 from storage.access import export_said, forget_named
 from storage.conversations import get_conversation
 from storage.ledger import Person, forget
+from storage.live_sessions import LiveSession, kept_sessions
 from storage.messages import asked_by
 from storage.personas import personas_of, unused_personas
 from storage.removing import remove_turns
@@ -40,6 +41,8 @@ class Deleted:
     """Something was deleted that was said in them."""
     personas: set[str]
     """Instructions that no conversation follows any more."""
+    sessions: dict[int, LiveSession]
+    """What the store knew of the conversations' sessions: it may know it no more."""
 
 
 def export_person(connection: Connection, account_id: int) -> dict[str, Any]:
@@ -95,12 +98,13 @@ def forget_person(connection: Connection, account_id: int, key: bytes, now_ms: i
     )
     _drop_settings(connection, "account", setting.c.scope_id == account_id)
     _drop_settings(connection, "conversation", setting.c.scope_id.in_(owned))
+    sessions = kept_sessions(connection, touched | owned)
     _drop_empty(connection, conversation.c.id.in_(owned))
     connection.execute(delete(inbox).where(_is_from(person.platform, person.external_id)))
     connection.execute(delete(report).where(report.c.account_id == account_id))
     forget_named(connection, Person(person.platform, person.external_id), key)
     forget(connection, account_id, key, now_ms)
-    return Deleted(touched | owned, unused_personas(connection, personas))
+    return Deleted(touched | owned, unused_personas(connection, personas), sessions)
 
 
 def forget_here(connection: Connection, account_id: int, conversation_id: int) -> Deleted:
@@ -110,11 +114,12 @@ def forget_here(connection: Connection, account_id: int, conversation_id: int) -
     """
     personas = personas_of(connection, [conversation_id])
     which = (turn.c.account_id == account_id) & (turn.c.conversation_id == conversation_id)
-    touched = remove_turns(connection, which & turn.c.state.not_in(OPEN))
+    touched = remove_turns(connection, which & turn.c.state.not_in(OPEN)) | {conversation_id}
+    sessions = kept_sessions(connection, touched)
     _drop_empty(connection, conversation.c.id == conversation_id)
     if get_conversation(connection, conversation_id) is None:
         _drop_settings(connection, "conversation", setting.c.scope_id == conversation_id)
-    return Deleted(touched | {conversation_id}, unused_personas(connection, personas))
+    return Deleted(touched, unused_personas(connection, personas), sessions)
 
 
 def forget_message(connection: Connection, place_id: int, event_id: str) -> set[int]:

@@ -19,13 +19,14 @@ from swarm.chat import Message, turn_ids
 from swarm.checkpoint import Checkpoint, open_checkpoint
 from swarm.checkpoint.rope_lengths import short_positions
 from swarm.dht import Dht, open_dht
+from swarm.farewell import close_kept
 from swarm.generate import Generation
 from swarm.identity import Identity
 from swarm.inference import InferenceSession, Lengths, open_session
 from swarm.inputs import Inputs
 from swarm.model_ends import ModelEnds, load_ends
 from swarm.network import Network, open_network
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from swarm.text import Tokenizer, load_tokenizer
 from swarm.transport import Transport, open_transport
 
@@ -56,6 +57,13 @@ class SwarmModel:
             save_ticket=save_ticket,
             lengths=Lengths(self.checkpoint.max_positions, short_positions(self.checkpoint.config)),
         )
+
+    async def close_kept(self, ticket: bytes) -> None:
+        """Have the servers free a session that they keep for whoever has this ticket. Nobody may hold it now.
+
+        Raises LocalProtocolError if this is no ticket.
+        """
+        await close_kept(self.network, ticket)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Turn the last block's outputs `[tokens, hidden]` into logits `[tokens, vocabulary]`, fp32."""

@@ -9,7 +9,8 @@ import torch
 
 from swarm.inference import InferenceSession
 from swarm.model_ends import ModelEnds
-from swarm.sampling import Sampler, SamplingParams
+from swarm.sampling import Sampler
+from swarm.sampling_params import SamplingParams
 from swarm.text import Tokenizer
 
 Finish = Literal["", "end", "stop", "length"]

@@ -82,6 +82,7 @@ PURE_MODULES = (
     "swarm/replays.py",
     "swarm/routing.py",
     "swarm/sampling.py",
+    "swarm/sampling_params.py",
     "swarm/session.py",
     "swarm/session_effects.py",
     "swarm/text_stream.py",

@@ -81,7 +81,7 @@ async def _close(office: Office, deleted: Deleted) -> None:
             await office.store.write(drop_session, conversation_id)
         await office.store.scrub()
         return
-    await let_go(office.bot.brain, office.store, deleted.conversations)
+    await let_go(office.bot.brain, office.store, deleted.conversations, deleted.sessions)
     await close_personas(office.bot, deleted.personas)
 
 

@@ -101,7 +101,9 @@ class Translator:
         settings, is_order = self._settings, self._access.is_order(sender, command)
         said_of_person = self._access.rule_for(PLATFORM, (sender, server_of(sender)), is_order=is_order)
         said_of_room = self._access.rule_for(PLATFORM, (room.room_id,), is_order=is_order)
-        if sender in ("", self._own_id) or room.room_id in settings.denied_rooms:
+        if sender in ("", self._own_id) or not {room.room_id, room.predecessor}.isdisjoint(
+            settings.denied_rooms
+        ):
             return False
         is_silenced = self._access.is_silenced(PLATFORM, sender) and not is_order
         if is_silenced or False in (said_of_person, said_of_room):

@@ -5,8 +5,9 @@ disposed of last of all, so that after a crash all of this is done again.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from bot.words import Inbound, Origin, Refused, SendError, Where
 from storage.database import Database, Transaction
 from storage.deliveries import deliveries_of
 from storage.inbox import Waiting, dispose, withdraw_event
+from storage.live_sessions import LiveSession
 from storage.messages import is_being_answered, places_of, turns_of
 from storage.privacy import forget_message
 from storage.transcript import Said, get_turn
@@ -88,10 +90,18 @@ async def _remove(port: Outbound, where: Where, message_id: str) -> None:
     await port.pacer(where).send(Priority.NOTICE, None, partial(port.remove, where, message_id))
 
 
-async def let_go(brain: Brain, store: Database, conversations: Iterable[int]) -> None:
-    """Close the sessions that know what is deleted, and leave no bytes of it."""
+async def let_go(
+    brain: Brain,
+    store: Database,
+    conversations: Iterable[int],
+    sessions: Mapping[int, LiveSession] = MappingProxyType({}),
+) -> None:
+    """Close the sessions that know what is deleted, and leave no bytes of it.
+
+    `sessions` are those that the store knows no more.
+    """
     for conversation_id in conversations:
-        await brain.forget(conversation_id)
+        await brain.forget(conversation_id, sessions.get(conversation_id))
     await store.scrub()
 
 

@@ -13,6 +13,7 @@ from bot.sessions.states import state_in_store
 from bot.sessions.surveyor import Surveyor
 from bot.survey import SessionState, Survey, Surveys
 from storage.database import Database
+from storage.live_sessions import LiveSession
 from swarm.background import running, running_group
 from swarm.chat import turn_ids
 from swarm.checkpoint.fitting import BlockSize
@@ -73,8 +74,8 @@ class SwarmBrain:
     def is_open(self, conversation_id: int) -> bool:
         return self.pool.is_open(conversation_id)
 
-    async def forget(self, conversation_id: int) -> None:
-        await self.pool.forget(conversation_id)
+    async def forget(self, conversation_id: int, kept: LiveSession | None = None) -> None:
+        await self.pool.forget(conversation_id, kept)
 
     async def forget_persona(self, instructions: str) -> None:
         ids = await asyncio.to_thread(self._prefixes.forget, instructions)

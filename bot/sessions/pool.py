@@ -17,7 +17,7 @@ from bot.sessions.forking import LEAST_SHARED_TOKENS, best_parent, num_shared
 from bot.sessions.holder import Holder
 from bot.sessions.personas import Personas
 from bot.sessions.states import TOLD_TOKENS, Broken, state_of
-from bot.sessions.tickets import Tickets
+from bot.sessions.tickets import Tickets, close_kept
 from bot.survey import SessionState
 from storage.database import Database
 from storage.live_sessions import LiveSession
@@ -127,9 +127,12 @@ class SessionPool:
                 return holder
             await stack.aclose()
 
-    async def forget(self, conversation_id: int) -> None:
-        """Close a conversation's session, here and on its servers: what it knows is not to be kept."""
+    async def forget(self, conversation_id: int, kept: LiveSession | None = None) -> None:
+        """See bot.brain.Brain."""
+        kept = kept or await self._tickets.find(conversation_id)
         await self._drop(conversation_id)
+        if kept is not None and self._tickets.is_good(kept):  # a server may hold it though it is not open
+            self._group.create_task(close_kept(self._model, kept))
 
     async def park_forever(self) -> None:
         """Put sessions away that nobody has used for a while; their servers keep them for their lease."""

@@ -13,6 +13,8 @@ from storage.live_sessions import (
     kept_session,
     kept_session_of_parent,
 )
+from swarm.client import SwarmModel
+from swarm.errors import LocalProtocolError
 from swarm.inference import InferenceSession
 
 logger = logging.getLogger(__name__)
@@ -69,3 +71,11 @@ class Tickets:
     def _live(self, conversation_id: int, ticket: bytes, ids: Sequence[int]) -> LiveSession:
         until_ms = self._clock.now_ms() + self._lease_ms
         return LiveSession(conversation_id, self._fingerprint, ticket, ids, until_ms)
+
+
+async def close_kept(model: SwarmModel, kept: LiveSession) -> None:
+    """Have the servers free a session that is not open here, as far as they can be reached."""
+    try:
+        await model.close_kept(kept.ticket)
+    except LocalProtocolError as error:
+        logger.warning("what conversation %s was told stays for its lease: %s", kept.conversation_id, error)

@@ -26,7 +26,7 @@ from storage.transcript import (
     path_to,
     start,
 )
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 
 HOLD_MS = 120_000
 END_AGAIN_S = (1.0, 5.0, 20.0)

@@ -20,7 +20,7 @@ from swarm.text import TEMPLATES
 
 if TYPE_CHECKING:
     from swarm.client import Murmur, SwarmModel
-    from swarm.sampling import SamplingParams
+    from swarm.sampling_params import SamplingParams
 
 MAX_TEMPLATE_LETTERS = 100_000
 EXAMPLES = """examples
@@ -64,7 +64,7 @@ async def run_generate(arguments: argparse.Namespace) -> None:
     check_model(arguments.model)
     check_initial_peers(arguments.initial_peers)
     from swarm.client import join  # torch and hivemind take seconds; a mistake is told before
-    from swarm.sampling import SamplingParams
+    from swarm.sampling_params import SamplingParams
 
     params = SamplingParams(
         temperature=arguments.temperature,

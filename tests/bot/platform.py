@@ -28,6 +28,7 @@ from bot.words import (
     Where,
 )
 from storage.inbox import Event as Kept
+from storage.live_sessions import LiveSession
 from tests.bot.surveys import FakeSurveys
 
 END = 1
@@ -198,6 +199,7 @@ class FakeBrain(FakeSurveys):
         self.events: list[Event] = []
         self.requests: list[Request] = []
         self.forgotten: list[int] = []
+        self.forgotten_sessions: list[LiveSession] = []
         self.forgotten_personas: list[str] = []
         self.token_s = token_s
         self.room: Callable[[Callable[[Event], None]], AbstractAsyncContextManager[None]] = _room_for_all
@@ -227,8 +229,10 @@ class FakeBrain(FakeSurveys):
     def is_open(self, conversation_id: int) -> bool:
         return False
 
-    async def forget(self, conversation_id: int) -> None:
+    async def forget(self, conversation_id: int, kept: LiveSession | None = None) -> None:
         self.forgotten.append(conversation_id)
+        if kept is not None:
+            self.forgotten_sessions.append(kept)
 
     async def forget_persona(self, instructions: str) -> None:
         self.forgotten_personas.append(instructions)

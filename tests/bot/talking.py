@@ -22,7 +22,7 @@ from storage.ledger import check
 from storage.schema import turn
 from storage.transcript import Said, _said
 from swarm.client import SwarmModel, join
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from tests.bot.platform import ADA, DIRECT, FakePort, called, said
 from tests.bot.world import KEY, RULES
 

@@ -15,7 +15,7 @@ from bot.config.mistakes import Key, allowed
 from bot.config.models import Settings
 from bot.turns.queue import Bounds
 from storage.amounts import Rates
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from tests.bot.configs import load
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "config.example.toml"

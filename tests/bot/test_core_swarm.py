@@ -20,7 +20,7 @@ from storage.transcript import Said, _said
 from swarm.background import running
 from swarm.client import SwarmModel
 from swarm.inference import InferenceSession
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from swarm.text import load_tokenizer
 from tests.bot.platform import ADA, BOB, CHANNEL, DIRECT, FakePort, Shown, called, said
 from tests.bot.world import KEY, RULES

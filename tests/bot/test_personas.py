@@ -11,7 +11,7 @@ from bot.sessions.forking import num_shared
 from bot.sessions.personas import Prefixes
 from bot.sessions.pool import Limits
 from swarm.client import SwarmModel
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from swarm.text import load_tokenizer
 from tests.bot.talking import Talking, open_talking
 from tests.bot.test_sessions import FIRST, OFFERS, SECOND, Talk, talking

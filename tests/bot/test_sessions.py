@@ -17,7 +17,7 @@ from storage.database import Database, open_database
 from storage.live_sessions import LiveSession, keep_session, kept_session
 from swarm.client import SwarmModel
 from swarm.errors import SwarmError
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from swarm.text import load_tokenizer
 from tests.end_to_end.conversations import make_talking_model
 from tests.end_to_end.exact import SmallModel, load_small_model, prompt

@@ -21,7 +21,7 @@ from storage.ledger import Person, Standing, check, open_account, standing
 from storage.rate import Rate
 from storage.schema import turn
 from storage.transcript import Said, _said
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from tests.bot.clock import FakeClock
 from tests.bot.platform import ADA, DIRECT, FakeBrain, FakePort, called, said, withdrawn
 

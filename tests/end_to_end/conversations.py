@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from swarm.client import SwarmModel, join
 from swarm.inference import InferenceSession
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from tests.models import make_model
 from tests.swarm.tokenizers_for_tests import byte_level
 

@@ -8,7 +8,7 @@ import pytest
 
 from swarm.client import SwarmModel
 from swarm.inference import InferenceSession
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from swarm.text import load_tokenizer
 from tests.end_to_end.exact import Answer, check_answer, each_family, load_small_model, prompt, small_model
 from tests.end_to_end.swarm import Offer, Swarm, open_swarm, spans

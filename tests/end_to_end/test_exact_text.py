@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from swarm.client import SwarmModel
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from swarm.text import load_tokenizer
 from tests.end_to_end.conversations import make_talking_model
 from tests.end_to_end.exact import FAMILIES, SmallModel, each_family, load_small_model, prompt

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from swarm.errors import ConfigError, SwarmError
-from swarm.sampling import Sampler, SamplingParams
+from swarm.sampling import Sampler
+from swarm.sampling_params import SamplingParams
 from tests.swarm.checkpoints import save_random_model
 
 PROMPT = [5, 1, 7, 3, 98, 0, 12]

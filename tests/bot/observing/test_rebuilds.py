@@ -13,7 +13,7 @@ from bot.sessions.pool import Limits
 from storage.database import open_database
 from storage.live_sessions import kept_session
 from swarm.client import SwarmModel
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from swarm.text import load_tokenizer
 from tests.bot.observing.test_metrics import value
 from tests.end_to_end.conversations import make_talking_model

@@ -95,6 +95,14 @@ async def test_who_may_not_use_us_is_not_heard(settings: dict[str, Any]) -> None
     assert len(await hear(room(ANNA), message("$1", "one"))) == 1
 
 
+async def test_a_room_that_replaces_a_denied_one_is_denied_as_well() -> None:
+    new = room(ANNA)
+    created = {"room_version": "12", "predecessor": {"room_id": "!old:localhost"}}
+    new.fold({"type": "m.room.create", "state_key": "", "sender": ANNA, "content": created})
+    assert await hear(new, message("$1", "one"), denied_rooms=("!old:localhost",)) == []
+    assert len(await hear(new, message("$1", "one"), denied_rooms=("!other:localhost",))) == 1
+
+
 async def test_a_name_without_a_question_is_told_what_to_do() -> None:
     (inbound,) = await hear(room(ANNA, BEN), message("$1", BOT))
     assert (inbound.event_id, inbound.text) == ("$1", "")

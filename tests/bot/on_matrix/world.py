@@ -22,7 +22,7 @@ from storage.rate import Rate
 from storage.schema import turn
 from storage.transcript import Said, _said
 from swarm.background import running
-from swarm.sampling import SamplingParams
+from swarm.sampling_params import SamplingParams
 from tests.bot.platform import FakeBrain
 from tests.matrix_peer.human import Human
 from tests.matrix_peer.synapse import Account

@@ -306,3 +306,11 @@ def test_who_has_to_wait_is_told_that_it_goes_on(config: Path, store_path: Path)
             process.kill()
     assert (process.returncode, errors) == (0, "")
     assert output == f"`{BOB_ID}` has 5 credits now.\n"
+
+
+def test_small_commands_begin_without_what_takes_seconds_to_load() -> None:
+    code = "import sys, bot.operator.command; print({'torch', 'transformers', 'hivemind'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=STEP_S, check=True, cwd=ROOT
+    )
+    assert done.stdout == "set()\n"
