@@ -33,7 +33,6 @@ Transaction = Connection
 
 MAX_WAITING = 1024
 MAX_GROUP = 32
-NOW_S = 10.0
 
 _REASONS = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space",
@@ -96,21 +95,6 @@ class Database:
             if not outcome.cancel():
                 await asyncio.wait([done])
             raise
-        return result
-
-    def write_now(
-        self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """As `write`, for those who cannot await: blocks its thread for some milliseconds.
-
-        Raises StoreBusy after NOW_S.
-        """
-        outcome = self._put(lambda connection: work(connection, *args, **kwargs))
-        try:
-            result: T = outcome.result(NOW_S)
-        except TimeoutError as error:
-            outcome.cancel()
-            raise StoreBusy("the store takes too long to write") from error
         return result
 
     async def read(

@@ -19,6 +19,7 @@ from swarm.chat import Message, turn_ids
 from swarm.checkpoint import Checkpoint, open_checkpoint
 from swarm.checkpoint.rope_lengths import short_positions
 from swarm.dht import Dht, open_dht
+from swarm.epochs import SaveTicket
 from swarm.farewell import close_kept
 from swarm.generate import Generation
 from swarm.identity import Identity
@@ -45,7 +46,7 @@ class SwarmModel:
         *,
         ticket: bytes | None = None,
         ids: Sequence[int] = (),
-        save_ticket: Callable[[bytes], None] | None = None,
+        save_ticket: SaveTicket | None = None,
     ) -> AbstractAsyncContextManager[InferenceSession]:
         """Open a session; with `ticket` and the `ids` so far, re-attach to an earlier process's."""
         inputs = Inputs(self.ends.embed, num_ids=self.ends.num_ids, hidden_size=self.ends.hidden_size)

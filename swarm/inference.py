@@ -17,6 +17,7 @@ import torch
 
 from swarm.background import running
 from swarm.chains import Chains
+from swarm.epochs import Epochs, SaveTicket
 from swarm.errors import (
     ContextTooLong,
     LocalProtocolError,
@@ -95,7 +96,7 @@ class InferenceSession:
         machine: ClientSession,
         network: Network,
         inputs: Inputs,
-        save_ticket: Callable[[bytes], None] | None = None,
+        save_ticket: SaveTicket | None = None,
         lengths: "Lengths | None" = None,
     ) -> None:
         self.counters = Counters()
@@ -103,7 +104,7 @@ class InferenceSession:
         self._machine = machine
         self._network = network
         self._inputs = inputs
-        self._save_ticket = save_ticket
+        self._epochs = Epochs(save_ticket, machine.epoch)
         self._lengths = lengths or Lengths()
         self._waiting: dict[int, asyncio.Future[torch.Tensor]] = {}
         self._chains = Chains(network, self._on_frame, self._on_chain_broken, self.counters)
@@ -117,8 +118,6 @@ class InferenceSession:
         self._patience = Patience(progress_s=time.monotonic(), phase_s=time.monotonic())
         self._told_busy_s = 0.0
         self._width = 0
-        self._saved_epoch = machine.epoch
-        self._save_error: Exception | None = None
 
     # --- what callers use ------------------------------------------------------------------------------
 
@@ -174,11 +173,11 @@ class InferenceSession:
 
     @asynccontextmanager
     async def fork(
-        self, position: int | None = None, *, save_ticket: Callable[[bytes], None] | None = None
+        self, position: int | None = None, *, save_ticket: SaveTicket | None = None
     ) -> AsyncIterator["InferenceSession"]:
         """A new session that shares our first `position` tokens (default: all) with us, copy-on-write.
 
-        `save_ticket` is called before each new epoch of it is used.
+        `save_ticket` is as for `open_session`.
         """
         at = self.position if position is None else position
         child = self._machine.fork(SessionId(secrets.token_bytes(16)), at)
@@ -189,7 +188,7 @@ class InferenceSession:
 
     def ticket(self) -> bytes:
         """What `open_session` needs to re-attach to this session later, with the same identity."""
-        return msgspec.msgpack.encode(self._machine.ticket())
+        return self._ticket(self._epochs.claimed(self._machine.epoch))
 
     def detach(self) -> bytes:
         """Have the servers keep the session when the block ends, for its lease; returns the ticket to it."""
@@ -262,8 +261,10 @@ class InferenceSession:
     # --- effects ---------------------------------------------------------------------------------------
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        if self._machine.phase is Phase.CLOSED or self._is_written_down():
+        if self._machine.phase is Phase.CLOSED or self._epochs.may_use(self._machine.epoch):
             self._do(effects)
+        else:
+            self._must_route.set()  # bound anew once more epochs are written down
 
     def _do(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -278,6 +279,7 @@ class InferenceSession:
             elif isinstance(effect, OpenChain):
                 self._chains.begin(self._machine, effect)
                 self._patience.bind(time.monotonic())
+                self._epochs.note_bound()
                 self.counters.rebinds += 1
             elif isinstance(effect, NeedRoute):
                 self._need_route(effect)
@@ -287,17 +289,12 @@ class InferenceSession:
             elif isinstance(effect, Broken):
                 self._fail(_broken(effect))
 
-    def _is_written_down(self) -> bool:
-        """Write a new epoch down before it is used; if that fails, the session's block ends with it."""
-        if self._save_ticket is not None and self._saved_epoch < self._machine.epoch:
-            try:
-                self._save_ticket(self.ticket())
-            except Exception as error:  # noqa: BLE001 - the caller's own, whatever it is
-                self._save_error = self._save_error or error
-                self._must_route.set()
-                return False
-            self._saved_epoch = self._machine.epoch
-        return self._save_error is None
+    async def write_down(self) -> None:
+        """Save a ticket, and with it the epochs that may be used next. Raises what saving raises."""
+        await self._epochs.write_down(lambda: self._machine.epoch, self._ticket)
+
+    def _ticket(self, epoch: int) -> bytes:
+        return msgspec.msgpack.encode(self._machine.ticket(epoch))
 
     def _send(self, effect: SendStep | SendState) -> None:
         step = effect.step
@@ -435,7 +432,10 @@ class InferenceSession:
     # --- steering ----------------------------------------------------------------------------------------
 
     async def steer_forever(self) -> None:
-        """Find routes when they are needed, and lose patience when nothing moves."""
+        """Find routes when they are needed, and lose patience when nothing moves.
+
+        Raises what saving a ticket raises, as `keep_tickets_forever` does.
+        """
         while True:
             try:
                 async with asyncio.timeout(TICK_S):
@@ -445,10 +445,9 @@ class InferenceSession:
                 continue
             self._must_route.clear()
             self._check_patience()  # who loses every route at once must come to an end as well
-            if self._save_error is None:
-                await self._find_route()
-            if self._save_error is not None:
-                raise self._save_error
+            if not self._epochs.may_use(self._machine.epoch + 1):
+                await self.write_down()
+            await self._find_route()
 
     async def _find_route(self) -> None:
         within_s = RECOVER_S if self._machine.epoch else FIRST_ROUTE_S
@@ -469,7 +468,7 @@ class InferenceSession:
         self.bind(route)
 
     def bind(self, route: Route) -> None:
-        """Bind a route; the new epoch is written down before it is used."""
+        """Bind a route."""
         if self._machine.phase is Phase.CLOSED:
             return
         self._left |= {hop.peer_id for hop in self._machine.route}
@@ -517,6 +516,12 @@ class InferenceSession:
             if connection is not None:
                 connection.forget(self._machine.session_id)
 
+    async def keep_tickets_forever(self) -> None:
+        """Write down which route is bound. A slow disk delays this and nothing else."""
+        while True:
+            await self._epochs.due()
+            await self.write_down()
+
     async def serve_chains_forever(self) -> None:
         """Keep the chain's streams open and read what comes back."""
         await self._chains.run_forever()
@@ -530,7 +535,10 @@ def _broken(effect: Broken) -> SwarmError:
 
 @asynccontextmanager
 async def _running_session(session: InferenceSession, route: Route = ()) -> AsyncIterator[None]:
-    async with running(session.steer_forever(), session.serve_chains_forever()):
+    await session.write_down()
+    async with running(
+        session.steer_forever(), session.serve_chains_forever(), session.keep_tickets_forever()
+    ):
         try:
             if route:
                 session.bind(route)
@@ -547,14 +555,15 @@ async def open_session(
     inputs: Inputs,
     *,
     ticket: bytes | None = None,
-    save_ticket: Callable[[bytes], None] | None = None,
+    save_ticket: SaveTicket | None = None,
     lengths: Lengths | None = None,
     is_relayed: bool = False,
 ) -> AsyncIterator[InferenceSession]:
     """Open a session over the swarm, or re-attach to the one of `ticket`, whose history `inputs` holds.
 
-    `save_ticket` is called before each new epoch is used. The session is closed with the block. If
-    `is_relayed`, every link goes through the client, and no server learns of another: slower, to measure.
+    `save_ticket` keeps tickets, with which a later process goes on if this one dies: no epoch is used before
+    it is in one. What it raises ends the block. The session is closed with the block. If `is_relayed`, every
+    link goes through the client, and no server learns of another: slower, to measure.
     """
     client = network.transport.peer_id
     if ticket is None:

@@ -225,13 +225,16 @@ class ClientSession:
         farewell = (Detach if is_kept else Close)(session=self.session_id)
         return [TellHop(stage, farewell) for stage in hops]
 
-    def ticket(self) -> Ticket:
-        """What a restarted client needs, beside the history itself, to go on with this session."""
+    def ticket(self, epoch: int = 0) -> Ticket:
+        """What a restarted client needs, beside the history itself, to go on with this session.
+
+        With `epoch`, above ours, we may go up to that one before the next ticket is written down.
+        """
         self._has_ticket = True
         return Ticket(
             session=self.session_id,
             key=self.history.key,
-            epoch=self.epoch,
+            epoch=max(self.epoch, epoch),
             commit=self.commit,
             tag=self.history.tag(self.commit),
             is_long=self.is_long,

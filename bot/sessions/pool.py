@@ -23,6 +23,7 @@ from storage.database import Database
 from storage.live_sessions import LiveSession
 from swarm.background import RunningGroup, finish
 from swarm.client import SwarmModel
+from swarm.epochs import SaveTicket
 from swarm.errors import LocalProtocolError, SwarmError
 from swarm.inference import InferenceSession, Notice
 
@@ -231,7 +232,7 @@ class SessionPool:
             self._holders.pop(key, None)
             raise
 
-    def _saver(self, conversation_id: int, known: Sequence[int] = ()) -> Callable[[bytes], None]:
+    def _saver(self, conversation_id: int, known: Sequence[int] = ()) -> SaveTicket:
         def session() -> InferenceSession | None:
             holder = self._holders.get(conversation_id)
             return holder.session if holder is not None else None

@@ -14,6 +14,7 @@ from storage.live_sessions import (
     kept_session_of_parent,
 )
 from swarm.client import SwarmModel
+from swarm.epochs import SaveTicket
 from swarm.errors import LocalProtocolError
 from swarm.inference import InferenceSession
 
@@ -46,13 +47,13 @@ class Tickets:
         conversation_id: int,
         session: Callable[[], InferenceSession | None],
         known: Sequence[int] = (),
-    ) -> Callable[[bytes], None]:
-        """Writes a ticket down before its epoch is used; `known` are the ids before the session is open."""
+    ) -> SaveTicket:
+        """Writes tickets down; `known` are the ids before the session is open."""
 
-        def save(ticket: bytes) -> None:
+        async def save(ticket: bytes) -> None:
             opened = session()
             ids = opened.ids if opened is not None else known
-            self._store.write_now(keep_session, self._live(conversation_id, ticket, ids))
+            await self._store.write(keep_session, self._live(conversation_id, ticket, ids))
 
         return save
 

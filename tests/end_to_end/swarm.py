@@ -29,6 +29,7 @@ from server.session_effects import SessionKey
 from swarm.background import running
 from swarm.checkpoint.rope_lengths import short_positions
 from swarm.dht import Dht, open_dht
+from swarm.epochs import SaveTicket
 from swarm.errors import PeerUnreachable, SwarmError
 from swarm.inference import InferenceSession, Lengths, open_session
 from swarm.inputs import Inputs
@@ -298,7 +299,7 @@ class Client(Peer):
         *among: BlockServer,
         ticket: bytes | None = None,
         ids: Sequence[int] = (),
-        save_ticket: Callable[[bytes], None] | None = None,
+        save_ticket: SaveTicket | None = None,
     ) -> AsyncIterator[InferenceSession]:
         """Open a session, `among` these servers alone if any are named.
 

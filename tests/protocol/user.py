@@ -92,7 +92,7 @@ class Users(ClientSide):
         """The client dies with frames under way, and comes back with its ticket, perhaps an old one."""
         self.counts["restarts"] += 1
         old = talk.session
-        ticket = old.ticket()
+        ticket = old.ticket(old.epoch + self.random.choice([0, 0, 1, 16]))  # some written down ahead
         if self.chance(0.3):
             commit = self.random.randint(0, old.commit)
             ticket = msgspec.structs.replace(ticket, commit=commit, tag=old.history.tag(commit))

@@ -267,13 +267,3 @@ async def test_scrubbing_waits_for_who_still_reads_what_was_deleted(store: Datab
 
 def on_disk(store: Database) -> bytes:
     return b"".join(file.read_bytes() for file in store.path.parent.glob("murmur.db*"))
-
-
-async def test_who_cannot_await_writes_all_the_same(store: Database) -> None:
-    writing = asyncio.create_task(store.write(add("a")))
-    await asyncio.sleep(0)
-    assert store.write_now(add("b")) == "b"
-    assert await writing == "a"
-    assert await store.read(platforms) == ["a", "b"]
-    with pytest.raises(IntegrityError):
-        store.write_now(add("b"))
