@@ -24,7 +24,8 @@ from server.kv_cache import KVPool
 from server.replay_log import REPLAY_CHUNK_TOKENS
 from server.span import SpanModel
 from swarm.checkpoint import Checkpoint
-from swarm.inference import InferenceSession, Notice
+from swarm.inference import InferenceSession
+from swarm.notices import Notice
 from swarm.say import say
 from swarm.wire.blocks import Span
 

@@ -113,7 +113,7 @@ MAX_FUNCTION_LINES = 40
 LONGER: dict[str, str] = {
     "swarm/session.py": "one state machine: its history, outbox, replays and effects already live apart",
     "server/sessions.py": "one state machine: its log, table and effects already live apart",
-    "swarm/inference.py": "drives one state machine: what to do lives there, streams and inputs apart",
+    "swarm/session_driver.py": "drives one state machine: what to do lives there, streams and epochs apart",
     "swarm/wire/messages.py": "a list of messages, read from top to bottom",
 }
 

@@ -25,7 +25,8 @@ from swarm.background import RunningGroup, finish
 from swarm.client import SwarmModel
 from swarm.epochs import SaveTicket
 from swarm.errors import LocalProtocolError, SwarmError
-from swarm.inference import InferenceSession, Notice
+from swarm.inference import InferenceSession
+from swarm.notices import Notice
 
 logger = logging.getLogger(__name__)
 

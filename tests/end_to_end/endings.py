@@ -47,7 +47,7 @@ async def opened(
 ) -> AsyncIterator[InferenceSession]:
     """A session with a prompt in it, which the servers keep for `lease_ms` if nobody speaks for it."""
     async with model.session() as session:
-        session._machine.lease_ms = lease_ms  # before the first bind, which another task sends
+        session.driver.machine.lease_ms = lease_ms  # before the first bind, which another task sends
         await session.feed(ids or some_ids(number, PROMPT_TOKENS))
         yield session
 

@@ -14,9 +14,10 @@ import msgspec
 import torch
 
 from swarm.health import Health
-from swarm.inference import Notice, open_session
+from swarm.inference import open_session
 from swarm.inputs import Inputs
 from swarm.network import Network
+from swarm.notices import Notice
 from swarm.streams import FrameStream
 from swarm.transport import Transport
 from swarm.wire.frames import FrameDecoder, encode_frame
@@ -214,7 +215,7 @@ async def answered(
         asyncio.timeout(20),
         open_session(network, Inputs(swarm.model.ends.embed)) as session,
     ):
-        session._patience.stall_s = stall_s
+        session.driver.patience.stall_s = stall_s
         session.on_notice = outcome.notices.append
         await check_answer(swarm.model, session, prompt(number), length)
         return swarm.path(session)

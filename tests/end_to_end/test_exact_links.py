@@ -99,7 +99,7 @@ async def test_servers_that_a_session_has_left_hold_nothing_for_it() -> None:
             [left] = swarm.path(session)
             [other] = [server for server in swarm.servers if server is not left]
             await client.network.connections.reach(other.peer_id, other.transport.addresses)
-            session.bind((Hop(other.peer_id, other.span),))
+            session.driver.bind((Hop(other.peer_id, other.span),))
             await check_answer(model, session, ids, 4)
             assert swarm.path(session) == [other]
             await until(lambda: not len(left.host.table), 2.0, "the old server has forgotten the session")

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from swarm.inference import InferenceSession, Notice
+from swarm.inference import InferenceSession
+from swarm.notices import Notice
 from tests.end_to_end.exact import LOST_HOPS, check_answer, every_family, prompt, small_model
 from tests.end_to_end.swarm import Offer, Swarm, open_swarm, until
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from swarm.inference import Notice
+from swarm.notices import Notice
 from tests.end_to_end.exact import check_answer, prompt, small_model
 from tests.end_to_end.swarm import Offer, open_swarm
 

@@ -253,7 +253,7 @@ async def failed_with(swarm: Swarm, client: Client, liar: BlockServer) -> str:
         client._open_network([liar]) as network,
         open_session(network, Inputs(swarm.model.ends.embed)) as session,
     ):
-        session._patience.stall_s, session._patience.recover_s = 0.5, 2.0
+        session.driver.patience.stall_s, session.driver.patience.recover_s = 0.5, 2.0
         try:
             async with asyncio.timeout(30):
                 for token in prompt(3, 12):

@@ -297,7 +297,7 @@ async def test_who_knows_a_session_id_can_neither_read_nor_write_nor_end_the_ses
         notices: list[object] = []
         session.on_notice = notices.append
         await answer(model, session, 10)
-        name, owner = session._machine.session_id, session._machine.client
+        name, owner = session.driver.machine.session_id, session.driver.machine.client
         control = await attacker.control()
         for direction in ("input", "output"):
             stream = await attacker.chain(attacker.hello(name, client=owner, direction=direction))
@@ -306,7 +306,7 @@ async def test_who_knows_a_session_id_can_neither_read_nor_write_nor_end_the_ses
         assert await refusal_on(late) == "unknown_session"
         foreign = attacker.hello(name)
         assert await refusal_on(await attacker.chain(foreign)) == "unknown_session"
-        tag = session._machine.history.tag(5)
+        tag = session.driver.machine.history.tag(5)
         order = StartReplay(session=name, epoch=1, start=0, start_tag=0, end=5, end_tag=tag, stop_stage=0)
         for message in (order, WantCredit(session=name, epoch=1, position=99, wait_ms=1)):
             await control.stream.write(message)

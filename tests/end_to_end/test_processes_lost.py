@@ -10,7 +10,8 @@ import pytest
 
 from swarm.client import SwarmModel
 from swarm.connections import HEARTBEAT_S, MISSED_BEATS
-from swarm.inference import InferenceSession, Notice
+from swarm.inference import InferenceSession
+from swarm.notices import Notice
 from tests.end_to_end.conversations import answer, expected_ids, open_client
 from tests.end_to_end.processes import Forge, ProcessSwarm, Service, open_process_swarm
 
