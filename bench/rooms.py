@@ -28,6 +28,7 @@ from storage.amounts import Rates
 from storage.database import open_database
 from storage.inbox import Event as Kept
 from swarm.background import running
+from swarm.loop import spare_what_is_loaded
 from swarm.sampling_params import SamplingParams
 
 GOAL_MS = 5.0
@@ -47,6 +48,7 @@ RULES = Rules(
 
 async def measure(pairs: int = PAIRS) -> Found:
     """Let everybody talk at once, some times."""
+    spare_what_is_loaded()  # as the bot does
     results = [await _measured() for _ in range(pairs)]
     p95s, blocked, wrong = zip(*results, strict=True)
     longest_ms = round(1e3 * max(blocked), 1)

@@ -88,6 +88,13 @@ def drop_session(connection: Connection, conversation_id: int) -> None:
     connection.execute(delete(live_session).where(live_session.c.conversation_id == conversation_id))
 
 
+def take_session(connection: Connection, conversation_id: int) -> LiveSession | None:
+    """Forget a session; returns what was known of it."""
+    kept = kept_session(connection, conversation_id)
+    drop_session(connection, conversation_id)
+    return kept
+
+
 def list_sessions(connection: Connection, number: int) -> list[ListedSession]:
     """The sessions that are kept, the one that was used last first, at most `number`."""
     rows = connection.execute(

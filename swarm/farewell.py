@@ -37,8 +37,11 @@ async def close_kept(network: Network, ticket: bytes) -> None:
 
 async def _close(network: Network, session: SessionId, peer_id: PeerId, addresses: tuple[str, ...]) -> None:
     try:
+        if network.health.is_paused(peer_id):
+            raise PeerUnreachable(f"{peer_id} did not answer a moment ago", peer_id)
         connection = await network.connections.reach(peer_id, addresses)
     except PeerUnreachable as error:
+        network.health.failed(peer_id)
         logger.info("a session stays there until its lease ends: %s", error)
         return
     connection.send(session, _Nobody(), Close(session=session))

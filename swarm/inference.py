@@ -125,7 +125,7 @@ class InferenceSession:
         child = self._machine.fork(SessionId(secrets.token_bytes(16)), at)
         inputs = self._inputs.fork(at)
         driver = SessionDriver(child, self.driver.network, inputs, save_ticket)
-        async with _running(driver, inputs, self._lengths, self._machine.route) as session:
+        async with _running(driver, inputs, self._lengths, self) as session:
             yield session
 
     def ticket(self) -> bytes:
@@ -190,15 +190,15 @@ class InferenceSession:
 
 @asynccontextmanager
 async def _running(
-    driver: SessionDriver, inputs: Inputs, lengths: Lengths, route: Route = ()
+    driver: SessionDriver, inputs: Inputs, lengths: Lengths, parent: InferenceSession | None = None
 ) -> AsyncIterator[InferenceSession]:
-    """The session of `driver`, bound to `route` or else to one that is still to be found."""
+    """The session of `driver`, bound to its parent's route or else to one that is still to be found."""
     session = InferenceSession(driver, inputs, lengths)
     await driver.write_down()
     async with running(driver.steer_forever(), driver.serve_chains_forever(), driver.keep_tickets_forever()):
         try:
-            if route:
-                driver.bind(route)
+            if parent is not None and parent.route:
+                driver.bind(parent.route)
             else:
                 driver.find_route()
             yield session

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.25
 FIRST_ROUTE_S = 15.0
 NO_ROOM = "it has no room"
+LEAVING = TellHop | OpenChain | SendStep | SendState
+"""What goes to servers under the epoch of a bind."""
 
 
 class SessionDriver:
@@ -71,6 +73,7 @@ class SessionDriver:
         self._left: set[PeerId] = set()
         self._must_route = asyncio.Event()
         self._has_no_route = False
+        self._needs_epochs = False
         self._last_error: SessionError | None = None
         self._told_busy_s = 0.0
         self._width = 0
@@ -114,11 +117,12 @@ class SessionDriver:
     # --- effects ---------------------------------------------------------------------------------------
 
     def carry_out(self, effects: list[Effect]) -> None:
-        """Do what the machine asks for."""
+        """Do what the machine asks for; nothing leaves under an epoch that is not written down."""
         if self.machine.phase is Phase.CLOSED or self._epochs.may_use(self.machine.epoch):
             self._do(effects)
         else:
-            self._must_route.set()  # bound anew once more epochs are written down
+            self._do([effect for effect in effects if not isinstance(effect, LEAVING)])
+            self._must_route.set()  # bound anew once more epochs are
 
     def _do(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -133,7 +137,7 @@ class SessionDriver:
             elif isinstance(effect, OpenChain):
                 self._chains.begin(self.machine, effect)
                 self.patience.bind(time.monotonic())
-                self._epochs.note_bound()
+                self._epochs.ask()
                 self.counters.rebinds += 1
             elif isinstance(effect, NeedRoute):
                 self._need_route(effect)
@@ -145,7 +149,7 @@ class SessionDriver:
 
     async def write_down(self) -> None:
         """Save a ticket, and with it the epochs that may be used next. Raises what saving raises."""
-        await self._epochs.write_down(lambda: self.machine.epoch, self._ticket)
+        await self._epochs.write_down(self.machine.epoch, self._ticket)
 
     def _ticket(self, epoch: int) -> bytes:
         return msgspec.msgpack.encode(self.machine.ticket(epoch))
@@ -286,10 +290,7 @@ class SessionDriver:
     # --- steering ----------------------------------------------------------------------------------------
 
     async def steer_forever(self) -> None:
-        """Find routes when they are needed, and lose patience when nothing moves.
-
-        Raises what saving a ticket raises, as `keep_tickets_forever` does.
-        """
+        """Find routes when they are needed, and lose patience when nothing moves."""
         while True:
             try:
                 async with asyncio.timeout(TICK_S):
@@ -299,9 +300,11 @@ class SessionDriver:
                 continue
             self._must_route.clear()
             self._check_patience()  # who loses every route at once must come to an end as well
-            if not self._epochs.may_use(self.machine.epoch + 1):
-                await self.write_down()
-            await self._find_route()
+            if self._epochs.may_use(self.machine.epoch + 1):
+                await self._find_route()
+            else:
+                self._needs_epochs = True
+                self._epochs.ask()
 
     async def _find_route(self) -> None:
         within_s = RECOVER_S if self.machine.epoch else FIRST_ROUTE_S
@@ -371,10 +374,13 @@ class SessionDriver:
                 connection.forget(self.machine.session_id)
 
     async def keep_tickets_forever(self) -> None:
-        """Write down which route is bound. A slow disk delays this and nothing else."""
-        while True:
-            await self._epochs.due()
-            await self.write_down()
+        """Write down which route is bound, and more epochs. Raises what saving raises once none is left."""
+        await self._epochs.keep_forever(lambda: self.machine.epoch, self._ticket, self._on_written)
+
+    def _on_written(self) -> None:
+        if self._needs_epochs:
+            self._needs_epochs = False
+            self._must_route.set()
 
     async def serve_chains_forever(self) -> None:
         """Keep the chain's streams open and read what comes back."""

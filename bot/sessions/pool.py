@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from bot.brain import Event
 from bot.clock import Clock
 from bot.measures import Measures
+from bot.sessions.farewells import Farewells
 from bot.sessions.forking import LEAST_SHARED_TOKENS, best_parent, num_shared
+from bot.sessions.gates import Gates
 from bot.sessions.holder import Holder
 from bot.sessions.personas import Personas
 from bot.sessions.states import TOLD_TOKENS, Broken, state_of
-from bot.sessions.tickets import Tickets, close_kept
+from bot.sessions.tickets import Tickets
 from bot.survey import SessionState
 from storage.database import Database
 from storage.live_sessions import LiveSession
 from swarm.background import RunningGroup, finish
 from swarm.client import SwarmModel
-from swarm.epochs import SaveTicket
 from swarm.errors import LocalProtocolError, SwarmError
 from swarm.inference import InferenceSession
 from swarm.notices import Notice
@@ -56,14 +57,15 @@ class SessionPool:
         limits: Limits,
         measures: Measures,
     ) -> None:
-        self._model = model
         self._clock = clock
         self._group = group
         self._limits = limits
         self._measures = measures
         self._holders: dict[Hashable, Holder] = {}
         self.personas = Personas(self._holders, self._hold, model.session, group, limits.personas)
-        self._tickets = Tickets(store, clock, model.checkpoint.fingerprint, limits.lease_ms)
+        self._tickets = Tickets(model, store, clock, limits.lease_ms, self._session_of)
+        self._farewells = Farewells(model, group)
+        self._gates = Gates()
         self._starved: set[int] = set()
         """Conversations that wait because no server has room for them."""
         self._broken = Broken()
@@ -131,10 +133,7 @@ class SessionPool:
 
     async def forget(self, conversation_id: int, kept: LiveSession | None = None) -> None:
         """See bot.brain.Brain."""
-        kept = kept or await self._tickets.find(conversation_id)
-        await self._drop(conversation_id)
-        if kept is not None and self._tickets.is_good(kept):  # a server may hold it though it is not open
-            self._group.create_task(close_kept(self._model, kept))
+        await self._drop(conversation_id, kept)
 
     async def park_forever(self) -> None:
         """Put sessions away that nobody has used for a while; their servers keep them for their lease."""
@@ -149,18 +148,26 @@ class SessionPool:
         """Put all sessions away."""
         for key, holder in tuple(self._holders.items()):
             await self._let_go(key, holder)
+        await self._farewells.finish(KEEP_S)
 
     # --- opening ---------------------------------------------------------------------------------------
 
     async def _open(
         self, conversation_id: int, ids: Sequence[int], on_event: Callable[[Event], None]
     ) -> Holder:
-        kept = await self._tickets.find(conversation_id)
         await self._make_room()
-        if conversation_id in self._holders:  # somebody else was faster
-            return self._holders[conversation_id]
+        async with self._gates.alone(conversation_id):
+            if conversation_id in self._holders:  # somebody else was faster
+                return self._holders[conversation_id]
+            return await self._open_alone(conversation_id, ids, on_event)
+
+    async def _open_alone(
+        self, conversation_id: int, ids: Sequence[int], on_event: Callable[[Event], None]
+    ) -> Holder:
+        """Open it, past the conversation's gate: nobody forgets it meanwhile."""
+        kept = await self._tickets.find(conversation_id)
         if kept is not None and self._tickets.is_good(kept):
-            holder = self._hold(conversation_id, self._attached(conversation_id, kept))
+            holder = self._hold(conversation_id, self._tickets.attached(kept))
             if await self._is_attached(conversation_id, holder):
                 return holder
         if kept is None:
@@ -173,39 +180,31 @@ class SessionPool:
             self._measures.session_rebuilt("parked" if kept is not None else "lost")
         if len(ids) >= TOLD_TOKENS:
             on_event(Event("restoring", num_tokens=len(ids)))
-        return self._hold(conversation_id, self._model.session(save_ticket=self._saver(conversation_id)))
-
-    def _attached(
-        self, conversation_id: int, kept: LiveSession
-    ) -> AbstractAsyncContextManager[InferenceSession]:
-        return self._model.session(
-            ticket=kept.ticket, ids=kept.ids, save_ticket=self._saver(conversation_id, kept.ids)
-        )
+        return self._hold(conversation_id, self._tickets.begun(conversation_id))
 
     async def _is_attached(self, conversation_id: int, holder: Holder) -> bool:
         """Tell whether a ticket fits; one that does not is thrown away: all is told anew then."""
         try:
-            await holder.opened()
+            await self._opened(conversation_id, holder)
         except (LocalProtocolError, ValueError) as error:
             logger.warning("conversation %s cannot be attached to: %s", conversation_id, error)
-            await self._drop(conversation_id)
+            await self._close_alone(conversation_id)
             return False
-        except Exception:  # whatever the opening raised: what is not open is not held
-            self._holders.pop(conversation_id, None)
-            raise
         return True
 
     async def _wake_parent(self, conversation_id: int, ids: Sequence[int]) -> None:
         """Attach to the session of the conversation that this one goes on from, if it is detached."""
         kept = await self._tickets.find_of_parent(conversation_id)
-        if kept is None or kept.conversation_id in self._holders or not self._tickets.is_good(kept):
+        if kept is None or num_shared(list(kept.ids), list(ids)) < LEAST_SHARED_TOKENS:
             return
-        if num_shared(list(kept.ids), list(ids)) < LEAST_SHARED_TOKENS:
-            return
+        parent_id = kept.conversation_id
         await self._make_room()
-        if kept.conversation_id not in self._holders:
-            holder = self._hold(kept.conversation_id, self._attached(kept.conversation_id, kept))
-            if await self._is_attached(kept.conversation_id, holder):
+        async with self._gates.alone(parent_id):
+            kept = await self._tickets.find(parent_id)  # it may have been forgotten meanwhile
+            if kept is None or parent_id in self._holders or not self._tickets.is_good(kept):
+                return
+            holder = self._hold(parent_id, self._tickets.attached(kept))
+            if await self._is_attached(parent_id, holder):
                 async with holder.lock:
                     await (await holder.opened()).feed([])  # its servers are known then, and can fork it
 
@@ -219,7 +218,7 @@ class SessionPool:
         parent, shared = found
         assert parent.session is not None
         parent.last_used_s = self._clock.now_s()
-        return parent.session.fork(shared, save_ticket=self._saver(conversation_id, ids[:shared]))
+        return parent.session.fork(shared, save_ticket=self._tickets.saver(conversation_id, ids[:shared]))
 
     def _hold(self, key: Hashable, opening: AbstractAsyncContextManager[InferenceSession]) -> Holder:
         holder = self._holders[key] = Holder(self._clock.now_s())
@@ -233,12 +232,9 @@ class SessionPool:
             self._holders.pop(key, None)
             raise
 
-    def _saver(self, conversation_id: int, known: Sequence[int] = ()) -> SaveTicket:
-        def session() -> InferenceSession | None:
-            holder = self._holders.get(conversation_id)
-            return holder.session if holder is not None else None
-
-        return self._tickets.saver(conversation_id, session, known)
+    def _session_of(self, conversation_id: int) -> InferenceSession | None:
+        holder = self._holders.get(conversation_id)
+        return holder.session if holder is not None else None
 
     # --- telling ---------------------------------------------------------------------------------------
 
@@ -280,7 +276,8 @@ class SessionPool:
         holder = self._holders.get(key)
         if holder is not None:
             async with holder.lock:
-                await self._let_go(key, holder)
+                if self._holders.get(key) is holder:
+                    await self._let_go(key, holder)
 
     async def _let_go(self, key: Hashable, holder: Holder) -> None:
         session = holder.session
@@ -290,8 +287,13 @@ class SessionPool:
         if self._holders.get(key) is holder:
             del self._holders[key]
 
-    async def _drop(self, conversation_id: int) -> None:
+    async def _drop(self, conversation_id: int, kept: LiveSession | None = None) -> None:
+        async with self._gates.alone(conversation_id):
+            await self._close_alone(conversation_id, kept)
+
+    async def _close_alone(self, conversation_id: int, kept: LiveSession | None = None) -> None:
+        """Close it, past the conversation's gate, and on servers that may hold it though it is not open."""
         holder = self._holders.pop(conversation_id, None)
         if holder is not None:
             await holder.let_go(keep=False)
-        await self._tickets.drop(conversation_id)
+        self._farewells.say(await self._tickets.take(conversation_id), kept)

@@ -2,33 +2,41 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from bot.clock import Clock
 from storage.database import Database
 from storage.errors import StorageError
 from storage.live_sessions import (
     LiveSession,
-    drop_session,
     keep_session,
     kept_session,
     kept_session_of_parent,
+    take_session,
 )
 from swarm.client import SwarmModel
 from swarm.epochs import SaveTicket
-from swarm.errors import LocalProtocolError
 from swarm.inference import InferenceSession
 
 logger = logging.getLogger(__name__)
 
 
 class Tickets:
-    """Those of one model's sessions, which servers keep for `lease_ms`."""
+    """Those of one model's sessions, which servers keep for `lease_ms`; `session_of` are those open now."""
 
-    def __init__(self, store: Database, clock: Clock, fingerprint: str, lease_ms: int) -> None:
+    def __init__(
+        self,
+        model: SwarmModel,
+        store: Database,
+        clock: Clock,
+        lease_ms: int,
+        session_of: Callable[[int], InferenceSession | None],
+    ) -> None:
+        self._model = model
         self._store = store
         self._clock = clock
-        self._fingerprint = fingerprint
         self._lease_ms = lease_ms
+        self._session_of = session_of
 
     async def find(self, conversation_id: int) -> LiveSession | None:
         """The conversation's, whatever it is still good for."""
@@ -40,18 +48,25 @@ class Tickets:
 
     def is_good(self, kept: LiveSession) -> bool:
         """The servers still hold the session, and it is one of this model."""
-        return kept.fingerprint == self._fingerprint and kept.lease_until_ms > self._clock.now_ms()
+        return (
+            kept.fingerprint == self._model.checkpoint.fingerprint
+            and kept.lease_until_ms > self._clock.now_ms()
+        )
 
-    def saver(
-        self,
-        conversation_id: int,
-        session: Callable[[], InferenceSession | None],
-        known: Sequence[int] = (),
-    ) -> SaveTicket:
+    def begun(self, conversation_id: int) -> AbstractAsyncContextManager[InferenceSession]:
+        """A session that nothing is known of yet."""
+        return self._model.session(save_ticket=self.saver(conversation_id))
+
+    def attached(self, kept: LiveSession) -> AbstractAsyncContextManager[InferenceSession]:
+        """The session that a ticket attaches to."""
+        save = self.saver(kept.conversation_id, kept.ids)
+        return self._model.session(ticket=kept.ticket, ids=kept.ids, save_ticket=save)
+
+    def saver(self, conversation_id: int, known: Sequence[int] = ()) -> SaveTicket:
         """Writes tickets down; `known` are the ids before the session is open."""
 
         async def save(ticket: bytes) -> None:
-            opened = session()
+            opened = self._session_of(conversation_id)
             ids = opened.ids if opened is not None else known
             await self._store.write(keep_session, self._live(conversation_id, ticket, ids))
 
@@ -65,18 +80,10 @@ class Tickets:
         except StorageError as error:
             logger.warning("the ticket of conversation %s is not kept: %s", conversation_id, error)
 
-    async def drop(self, conversation_id: int) -> None:
-        """It is of no use any more."""
-        await self._store.write(drop_session, conversation_id)
+    async def take(self, conversation_id: int) -> LiveSession | None:
+        """Forget the conversation's; returns it, so that its servers can be told."""
+        return await self._store.write(take_session, conversation_id)
 
     def _live(self, conversation_id: int, ticket: bytes, ids: Sequence[int]) -> LiveSession:
         until_ms = self._clock.now_ms() + self._lease_ms
-        return LiveSession(conversation_id, self._fingerprint, ticket, ids, until_ms)
-
-
-async def close_kept(model: SwarmModel, kept: LiveSession) -> None:
-    """Have the servers free a session that is not open here, as far as they can be reached."""
-    try:
-        await model.close_kept(kept.ticket)
-    except LocalProtocolError as error:
-        logger.warning("what conversation %s was told stays for its lease: %s", kept.conversation_id, error)
+        return LiveSession(conversation_id, self._model.checkpoint.fingerprint, ticket, ids, until_ms)
