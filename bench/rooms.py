@@ -21,6 +21,7 @@ from bench.report import Found
 from bot.brain import Brain, Event, Message, Request
 from bot.clock import RealClock
 from bot.core import Core, Rules, open_core, open_desk
+from bot.survey import SessionState
 from bot.turns.bookkeeping import Wishes
 from bot.turns.queue import Bounds
 from bot.words import Author, Inbound, Where
@@ -132,6 +133,9 @@ class Metronome:
     async def write(self, request: Request, on_event: Callable[[Event], None]) -> AsyncIterator["Beats"]:
         question = "".join(map(chr, request.ids)).rstrip("\0").rpartition("\0")[2]
         yield Beats(_answer(question), self.own_s)
+
+    async def session_state(self, conversation_id: int) -> SessionState:
+        return SessionState("live")
 
     async def forget(self, conversation_id: int) -> None:
         """There is nothing to forget."""

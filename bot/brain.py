@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bot.survey import SessionState, Survey, Surveys
 from storage.live_sessions import LiveSession
@@ -97,3 +97,11 @@ class Brain(Protocol):
 
     async def session_state(self, conversation_id: int) -> SessionState:
         """How a conversation's session is."""
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A model that can tell what token ids say."""
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """As text, with the tokens that mark thoughts."""

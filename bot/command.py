@@ -18,7 +18,10 @@ answered after the next start."""
 
 
 def run_command_line(arguments: list[str], environment: Mapping[str, str]) -> int:
-    """Run `./murmur bot`; returns 0 when it was told to stop, 2 for a mistake in one sentence."""
+    """Run `./murmur bot`; returns 0 when it was told to stop, 2 for a mistake in one sentence.
+
+    Raises SystemExit with a sentence, and status 1, for what may pass by itself.
+    """
     parsed = parse(arguments)
     loaded = load_or_tell("bot", parsed.config, environment)
     if loaded is None:

@@ -5,7 +5,7 @@ Adapters give it what happened (`receive`) and a port to answer through; all bet
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from structlog.contextvars import bound_contextvars
@@ -24,13 +24,12 @@ from bot.sending.outbound import Outbound
 from bot.sweeping import SWEEP_S, sweep
 from bot.turns.bookkeeping import Books
 from bot.turns.queue import Entry, TurnQueue
+from bot.turns.recovery import fail, take_stock
 from bot.turns.run import Gate
 from bot.turns.runner import TurnRunner
-from storage.database import Transaction
 from storage.errors import StorageError
 from storage.inbox import Event, Waiting, receive, waiting
-from storage.ledger import settle, settle_dead
-from storage.transcript import Said, end, get_turn, open_turns, requeue, undelivered_turns
+from storage.transcript import Said, get_turn, open_turns, undelivered_turns
 from swarm.background import RunningGroup, running, running_group
 
 __all__ = ["Core", "Rules", "open_core", "open_desk"]
@@ -141,16 +140,25 @@ class Core:
             await self._changed.wait()
 
     async def drain(self, within_s: float) -> None:
-        """Begin nothing new: what comes is kept for the next start. What runs may end, or is cut off."""
+        """Begin nothing new: what comes and what waits is kept for the next start. What runs may end.
+
+        What has not ended in time is left as by a crash: cut off, or not begun if it has shown nothing.
+        """
         self._is_draining = True
+        self._leave([turn_id for turn_id, gate in self._gates.items() if not gate.opened.is_set()])
+        await self._settled(within_s)
+        self._leave([*self._gates])
+        await self._settled(CUT_OFF_S)
+
+    async def _settled(self, within_s: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self.settle()
-            return
-        self.stop_all()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CUT_OFF_S):
-                await self.settle()
+
+    def _leave(self, turn_ids: Iterable[str]) -> None:
+        for turn_id in turn_ids:
+            self._gates[turn_id].is_left = True
+            self._runner.stop(turn_id)
 
     async def receive(
         self, platform: str, events: Sequence[Event], markers: Mapping[str, str] | None = None
@@ -159,15 +167,20 @@ class Core:
 
         When this returns it is kept, and will be dealt with even if we die. Raises StoreBusy, StoreUnusable.
         """
-        new = await self._desk.store.write(
-            receive, platform, events, self._desk.clock.now_ms(), markers or {}
-        )
+        desk = self._desk
+        new = await desk.store.write(receive, platform, events, desk.clock.now_ms(), markers or {})
+        self.hear(platform)
         if not self._is_draining:
             self._taking.begin(platform, new)
 
+    def hear(self, platform: str) -> None:  # though it may have nothing to say
+        self._desk.listening.hear(platform, self._desk.clock.now_s())
+
     async def enqueue(self, said: Said, *, must_wait: bool = False) -> str:
-        """Let a queued turn run when it may; returns what the queue says."""
+        """Let a queued turn run when it may; returns what the queue says. When we stop, it waits."""
         question = said.question
+        if self._is_draining:
+            return "waits"
         entry = Entry(question.turn_id, question.conversation_id, question.account_id)
         outcome = self._queue.offer(entry, must_wait=must_wait)
         if outcome in ("runs", "waits"):
@@ -181,9 +194,12 @@ class Core:
     async def recover(self, boot: str) -> None:
         """Take up what was left when the process before us ended, whatever it was doing."""
         now_ms = self._desk.clock.now_ms()
-        await self._desk.store.write(settle_dead, boot, now_ms)
-        for said in await self._desk.store.read(open_turns):
-            await self._take_up(said, now_ms)
+
+        def is_wanted(said: Said) -> bool:
+            return now_ms - said.asked_ms <= TOO_OLD_MS and self._is_reachable(said)
+
+        for said in await take_stock(self._desk.store, boot, now_ms, is_wanted):
+            await self.enqueue(said, must_wait=True)
         await self._deliver_again()
         for platform in self._ports:
             self._taking.begin(platform, await self._desk.store.read(waiting, platform))
@@ -199,7 +215,7 @@ class Core:
         while True:
             await self._desk.clock.sleep(SWEEP_S)
             try:
-                await sweep(self._desk, self._ports, self._retention_days, self._gates.__contains__)
+                await sweep(self._desk, self._ports, self._retention_days, self._is_cared_for)
                 await self._deliver_again()
             except StorageError as error:
                 logger.warning("the store could not be swept: %s", error)
@@ -217,20 +233,12 @@ class Core:
         """The platform on which a turn was asked for is enabled."""
         return self._runner.origin_of(said).where.platform in self._ports
 
+    def _is_cared_for(self, turn_id: str) -> bool:
+        """Somebody runs a turn, or it waits for the next start."""
+        return self._is_draining or turn_id in self._gates
+
     async def _take(self, platform: str, event: Waiting) -> None:
         await self._reception.take(event, self._ports[platform])
-
-    async def _take_up(self, said: Said, now_ms: int) -> None:
-        """Go on with a turn that had not ended: from its start, if nothing of it was to be seen."""
-        turn_id = said.question.turn_id
-        is_fresh = now_ms - said.asked_ms <= TOO_OLD_MS and self._is_reachable(said)
-        waits = said.state == "queued" or await self._desk.store.write(requeue, turn_id)
-        if is_fresh and waits:
-            again = await self._desk.store.read(get_turn, turn_id)
-            if again is not None:
-                await self.enqueue(again, must_wait=True)
-            return
-        await self._desk.store.write(end, turn_id, "interrupted", now_ms)
 
     async def _deliver(self, said: Said) -> None:
         try:
@@ -248,7 +256,7 @@ class Core:
             with bound_contextvars(turn=turn_id, platform=origin.where.platform, conversation=conversation):
                 async with running(self._marks.follow(origin, gate)):
                     await self._runner.run(said, gate)
-            if not gate.opened.is_set():  # stopped while it waited
+            if not gate.opened.is_set():  # stopped or left while it waited
                 await self._marks.put(origin, "")
         except Exception:  # the turn must end, and what waits behind it come to its time
             logger.exception("turn %s was given up", turn_id)
@@ -257,19 +265,15 @@ class Core:
             del self._gates[turn_id]
             self._changed.set()
             for next_id in self._queue.leave(turn_id):
-                self._gates[next_id].opened.set()
+                if not self._is_draining:
+                    self._gates[next_id].opened.set()
 
     async def _give_up(self, turn_id: str) -> None:
         """End a turn that nothing can be done for; the sweep tells its reader."""
         try:
-            await self._desk.store.write(_fail, turn_id, self._desk.clock.now_ms())
+            await self._desk.store.write(fail, turn_id, self._desk.clock.now_ms())
         except StorageError as error:
             logger.warning("turn %s stays open: %s", turn_id, error)
-
-
-def _fail(connection: Transaction, turn_id: str, now_ms: int) -> None:
-    settle(connection, turn_id, 0, now_ms)
-    end(connection, turn_id, "failed", now_ms)
 
 
 @asynccontextmanager

@@ -6,10 +6,11 @@ what people say meanwhile is kept and answered after the next start.
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 from bot.clock import Clock, RealClock
@@ -31,18 +32,24 @@ from bot.turns.queue import Bounds
 from bot.vitals import Vitals
 from storage.amounts import Rates
 from storage.database import Database, open_database
-from storage.errors import StorageError
+from storage.errors import StorageError, StoreBusy
 from storage.hash_key import load_hash_key
 from storage.rate import Rate
 from swarm.background import finish, running
-from swarm.client import SwarmModel, join
-from swarm.errors import ConfigError
+from swarm.checkpoint.progress import SpokenProgress
+from swarm.client import Murmur, SwarmModel, join
+from swarm.errors import ConfigError, NobodyAnswers, SwarmError
 from swarm.identity import load_identity
+from swarm.loop import spare_what_is_loaded
 from swarm.sampling_params import SamplingParams
+from swarm.say import is_terminal, say
 
 logger = logging.getLogger(__name__)
 
 SPARE_S = 15.0
+JOIN_AGAIN_S = (5.0, 15.0, 30.0)
+MOST_JOIN_AGAIN_S = 60.0
+Join = Callable[..., AbstractAsyncContextManager[Murmur]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +62,23 @@ class Platform:
 
 
 async def run_bot(settings: Settings) -> None:
-    """Answer people on every platform that is enabled, until cancelled. Raises ConfigError."""
+    """Answer people on every platform that is enabled, until cancelled. Raises ConfigError, SystemExit."""
     if not (settings.discord.enabled or settings.matrix.enabled):
         raise ConfigError("no platform is enabled: set enabled = true in [discord] or [matrix]")
     clock = RealClock()
-    try:
+    with ended_with_a_sentence():
         hash_key = load_hash_key(settings.storage.path)
         access = Access(clock, settings.bot.admins, hash_key)
         async with (
             open_watch(settings.ops) as watch,
             open_database(settings.storage.path) as store,
-            _open_model(settings) as model,
+            open_model(settings) as model,
             open_brain(
                 model, store, clock, limits_of(settings), watch.metrics, settings.swarm.models[1:]
             ) as brain,
             open_platforms(settings, store, clock, access) as platforms,
         ):
+            spare_what_is_loaded()
             rules = rules_of(settings)
             desk = open_desk(store, clock, hash_key, rules, access)
             ports = {name: platform.port for name, platform in platforms.items()}
@@ -82,6 +90,18 @@ async def run_bot(settings: Settings) -> None:
                 watch.begin(Watched(store, clock, vitals, core, brain.pool, trouble))
                 async with open_control(settings.ops.control_socket, core.commands):
                     await serve(core, platforms, settings.ops.drain_seconds, watch.note_stopping)
+
+
+@contextmanager
+def ended_with_a_sentence() -> Iterator[None]:
+    """Turn what ends the bot into ConfigError if the operator has to mend it, else into SystemExit.
+
+    That has the sentence, and status 1: what goes away by itself does so while a supervisor starts us again.
+    """
+    try:
+        yield
+    except (StoreBusy, SwarmError) as error:
+        raise SystemExit(f"murmur bot: {error}") from error
     except StorageError as error:
         raise ConfigError(str(error)) from error
 
@@ -145,12 +165,36 @@ def limits_of(settings: Settings) -> Limits:
 
 
 @asynccontextmanager
-async def _open_model(settings: Settings) -> AsyncIterator[SwarmModel]:
-    """The swarm, and the two ends of the model that answers. Raises ConfigError."""
+async def open_model(settings: Settings, join_swarm: Join = join) -> AsyncIterator[SwarmModel]:
+    """The swarm, and the two ends of the model that answers; tells how far they are. Raises ConfigError.
+
+    While none of the initial peers answers it waits for one.
+    """
     swarm = settings.swarm
     identity = load_identity(swarm.identity_file, IDENTITY_OPTION)
-    async with join(swarm.initial_peers, identity=identity) as joined:
-        yield await joined.load(swarm.models[0])
+    # Elsewhere than on a terminal, how far it is belongs in the log, in its format.
+    speak: Callable[[str], None] = say if is_terminal() else logger.info
+    joining = partial(join_swarm, swarm.initial_peers, identity=identity)
+    async with join_patiently(joining, RealClock()) as joined:
+        yield await joined.load(swarm.models[0], progress=SpokenProgress(speak))
+
+
+@asynccontextmanager
+async def join_patiently(joining: Join, clock: Clock) -> AsyncIterator[Murmur]:
+    """The swarm, as soon as one of its initial peers answers: they may be restarted just now, as we are.
+
+    Raises ConfigError for any other reason.
+    """
+    async with AsyncExitStack() as stack:
+        for wait_s in chain(JOIN_AGAIN_S, repeat(MOST_JOIN_AGAIN_S)):
+            try:
+                joined = await stack.enter_async_context(joining())
+            except NobodyAnswers as error:
+                logger.warning("%s; I try again in %.0f s", error, wait_s)
+                await clock.sleep(wait_s)
+            else:
+                break
+        yield joined
 
 
 @asynccontextmanager

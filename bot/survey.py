@@ -56,6 +56,8 @@ class SessionState:
     kind: SessionKind
     num_done: int = 0
     num_tokens: int = 0
+    has_servers: bool = True
+    """Of one that is open: servers have been found for it."""
 
 
 Surveys = Sequence[Survey | Unknown]

@@ -13,6 +13,7 @@ import torch
 
 from server.announcer import Announced, Announcer
 from server.block_loader import block_size, load_span
+from server.devices import computing_on, describe, enough_memory, find_device, num_cores
 from server.executor import Executor
 from server.host import Host, HostedModel
 from server.kv_cache import KVPool
@@ -32,6 +33,7 @@ from swarm.checkpoint.fitting import DEFAULT_KV_TOKENS, plan_num_blocks
 from swarm.checkpoint.progress import SpokenProgress
 from swarm.dht import Dht, open_dht
 from swarm.errors import ConfigError, SwarmError
+from swarm.loop import spare_what_is_loaded
 from swarm.ready_file import write_ready_file
 from swarm.transport import Transport, open_transport
 from swarm.wire.blocks import Span
@@ -72,7 +74,8 @@ class Options:
 
 async def serve(options: Options, say: Say) -> None:
     """Serve until cancelled, then drain. `say` hears what happens, in sentences. Raises ConfigError."""
-    device = _device(options.device)
+    device = find_device(options.device)
+    say(computing_on(device, options.num_threads, num_cores()))
     checkpoint, num_blocks = await asyncio.to_thread(_open, options, device, say)
     async with AsyncExitStack() as stack:
         say("joining the swarm" if options.initial_peers else "starting a swarm")
@@ -93,12 +96,14 @@ async def serve(options: Options, say: Say) -> None:
         await stack.enter_async_context(running(announcer.announce_forever()))
         span = announcer.span
         say(f"hosting blocks {span} of {checkpoint.name}, which has {checkpoint.num_blocks}")
-        model = await asyncio.to_thread(_load, checkpoint, span, options, device, say)
-        host = await stack.enter_async_context(_hosting(model, checkpoint, options, transport))
-        serving = Serving(transport, host)
-        await serving.start()
-        say("measuring how fast they run")
-        announcer.throughput = await measured(host, options.device, options.quantization, CACHE_FOLDER)
+        with enough_memory(device, len(span), _what_makes_smaller(checkpoint, options)):
+            model = await asyncio.to_thread(_load, checkpoint, span, options, device, say)
+            host = await stack.enter_async_context(_hosting(model, checkpoint, options, transport))
+            serving = Serving(transport, host)
+            await serving.start()
+            say("measuring how fast they run")
+            described = describe(device, options.num_threads)
+            announcer.throughput = await measured(host, described, options.quantization, CACHE_FOLDER)
         await probe(transport.peer_id, transport.addresses, host.model)
         announcer.watch(host, serving)
         await _online(announcer, host, serving, options, say)
@@ -120,6 +125,7 @@ def _announced(checkpoint: Checkpoint, options: Options, device: torch.device) -
 
 async def _online(announcer: Announcer, host: Host, serving: Serving, options: Options, say: Say) -> None:
     """Be there for others until cancelled; then let nobody down."""
+    spare_what_is_loaded()
     announcer.state = "online"
     await announcer.announce_now()
     record = announcer.record()
@@ -183,17 +189,6 @@ def _spill_bytes() -> int:
     return 4 << 30
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"there is no device {name!r} here; use --device cpu") from error
-    return device
-
-
 def _open(options: Options, device: torch.device, say: Say) -> tuple[Checkpoint, int]:
     """The model, fingerprinted, and how many of its blocks to host."""
     progress = SpokenProgress(say)
@@ -217,11 +212,21 @@ def _num_blocks(checkpoint: Checkpoint, options: Options, device: torch.device) 
     kv_tokens = options.kv_tokens or DEFAULT_KV_TOKENS
     fitting = plan_num_blocks(free_memory_bytes(device), size, kv_tokens, total)
     if not fitting:
+        needed_gib = size.bytes_with(kv_tokens) / 2**30
+        smaller = _what_makes_smaller(checkpoint, options)
         raise ConfigError(
-            f"not one block fits: it needs {size.bytes_with(kv_tokens) / 2**30:.1f} GiB of free memory; "
-            "free some, or lower --kv-tokens"
+            f"not one block fits: with room for {kv_tokens} tokens it needs {needed_gib:.1f} GiB of free "
+            f"memory; free some, lower --kv-tokens{f', or add {smaller}' if smaller else ''}"
         )
     return fitting
+
+
+def _what_makes_smaller(checkpoint: Checkpoint, options: Options) -> str:
+    """The option that lets blocks take less memory than now, "" if there is none."""
+    if resolve_quantization(checkpoint, "none") != "none":
+        return ""  # they are stored quantized, and stay so
+    left: dict[Quantization, str] = {"none": "--quantization int8 or nf4", "int8": "--quantization nf4"}
+    return left.get(options.quantization, "")
 
 
 async def _join(

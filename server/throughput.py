@@ -41,6 +41,7 @@ class Setup:
     fingerprint: str
     num_blocks: int
     device: str
+    """Which one it is and, if it is the CPU, with how many threads: see `describe`."""
     dtype: str
     quantization: str
     torch_version: str

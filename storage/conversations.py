@@ -6,7 +6,7 @@ before, so a turn may belong to the path of a conversation that did not begin it
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Connection, Row, Select, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from storage.schema import conversation, delivery, place, turn
@@ -82,6 +82,12 @@ def note_encrypted(connection: Connection, place_id: int) -> None:
     connection.execute(update(place).where(place.c.id == place_id).values(is_encrypted=True))
 
 
+def was_told(connection: Connection, platform: str, external_id: str) -> bool:
+    """People at the place of that name were told who can read what they write."""
+    which = (place.c.platform == platform) & (place.c.external_id == external_id)
+    return connection.scalar(select(place.c.told_at).where(which)) is not None
+
+
 def note_told(connection: Connection, place_id: int, now_ms: int) -> bool:
     """Note that people here were told who can read what they write; False if they had been before."""
     noted = connection.execute(
@@ -101,7 +107,7 @@ def begin_conversation(
 ) -> Conversation:
     """A new conversation; `after` a turn it goes on from there, and shares the persona of what it leaves."""
     persona = None if after is None else _persona_around(connection, after)
-    times = {"current_at": now_ms, "used_at": now_ms}
+    times = {"current_at": _after_all(connection, place_id, now_ms), "used_at": now_ms}
     row = connection.execute(
         insert(conversation)
         .values(place_id=place_id, root=root, owner_id=owner_id, head_id=after, persona=persona, **times)
@@ -156,8 +162,11 @@ def turn_behind(connection: Connection, place_id: int, message_id: str) -> str |
 
 def make_current(connection: Connection, conversation_id: int, now_ms: int) -> None:
     """From now on, messages at its place without any reference belong to this conversation."""
-    values = {"current_at": now_ms, "used_at": now_ms}
-    connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(values))
+    which = conversation.c.id == conversation_id
+    place_id = connection.scalar(select(conversation.c.place_id).where(which))
+    if place_id is not None:
+        values = {"current_at": _after_all(connection, place_id, now_ms), "used_at": now_ms}
+        connection.execute(update(conversation).where(which).values(values))
 
 
 def move_head(connection: Connection, conversation_id: int, head_id: str | None, now_ms: int) -> None:
@@ -203,6 +212,13 @@ def _has_talk(connection: Connection, place_id: int) -> bool:
 
 def _change(connection: Connection, place_id: int, **values: object) -> None:
     connection.execute(update(place).where(place.c.id == place_id).values(values))
+
+
+def _after_all(connection: Connection, place_id: int, now_ms: int) -> int:
+    """Now, or right after what became current at a place last: the clock may have been set back since."""
+    newest = select(func.max(conversation.c.current_at)).where(conversation.c.place_id == place_id)
+    newest_ms: int | None = connection.scalar(newest)
+    return now_ms if newest_ms is None else max(now_ms, newest_ms + 1)
 
 
 def _persona_around(connection: Connection, turn_id: str) -> str | None:

@@ -73,21 +73,35 @@ def open_account(connection: Connection, person: Person, rates: Rates, key: byte
     values = {"platform": person.platform, "external_id": person.external_id, "created_at": now_ms}
     connection.execute(insert_or(account).values(banned_until=banned, **values).on_conflict_do_nothing())
     where = (account.c.platform == person.platform) & (account.c.external_id == person.external_id)
-    account_id, balance = (connection.execute(select(account.c.id, account.c.balance).where(where))).one()
-    period = period_of(now_ms)
-    if _enter(connection, account_id, DAILY, grant(rates, balance), now_ms, period=period):
+    account_id = int(connection.execute(select(account.c.id).where(where)).scalar_one())
+    if grant_today(connection, account_id, rates, now_ms):
+        period = period_of(now_ms)
         used = min(usage_before(connection, hashed, period), _available(connection, account_id))
         if used:
             _enter(connection, account_id, EARLIER, -used, now_ms, period=period)
-    return int(account_id)
+    return account_id
 
 
-def note_person_told(connection: Connection, account_id: int, now_ms: int) -> bool:
-    """Note that somebody was told who can read what they write; False if they had been before."""
-    noted = connection.execute(
+def grant_today(connection: Connection, account_id: int, rates: Rates, now_ms: int) -> bool:
+    """Give an account today's grant; False if it has that already.
+
+    Of one that is older than today nothing is taken off: its owner was not forgotten today.
+    """
+    balance = connection.execute(select(account.c.balance).where(account.c.id == account_id)).scalar_one()
+    granted = grant(rates, balance)
+    return _enter(connection, account_id, DAILY, granted, now_ms, period=period_of(now_ms))
+
+
+def was_person_told(connection: Connection, account_id: int) -> bool:
+    """Somebody was told who can read what they write."""
+    return connection.scalar(select(account.c.told_at).where(account.c.id == account_id)) is not None
+
+
+def note_person_told(connection: Connection, account_id: int, now_ms: int) -> None:
+    """Note that somebody was told who can read what they write."""
+    connection.execute(
         update(account).where(account.c.id == account_id, account.c.told_at.is_(None)).values(told_at=now_ms)
     )
-    return bool(noted.rowcount)
 
 
 def adjust(connection: Connection, account_id: int, amount: int, kind: str, now_ms: int) -> int:

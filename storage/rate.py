@@ -1,7 +1,7 @@
 """How often somebody may ask: a token bucket for each, in integers, forgotten when it is full again.
 
 Follows the generic cell rate algorithm (ITU-T I.371, annex A): one moment for each key, that at which its
-bucket will be full.
+bucket will be full. Moments are those of a clock that only goes on.
 """
 
 from collections.abc import Hashable

@@ -134,7 +134,7 @@ class Murmur:
 
 @asynccontextmanager
 async def join(
-    initial_peers: Sequence[str], *, identity: Identity | Path | None = None
+    initial_peers: Sequence[str], *, identity: Identity | Path | str | None = None
 ) -> AsyncIterator[Murmur]:
     """Join a swarm as a client. With `identity`, a key file, sessions can be re-attached after a restart.
 

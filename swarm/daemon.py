@@ -13,9 +13,9 @@ from hivemind.p2p import P2P, P2PDaemonError, PeerID
 
 from swarm.arrivals import listen, take_streams
 from swarm.background import finish
-from swarm.errors import ConfigError, SwarmError
+from swarm.errors import SwarmError
 from swarm.incoming import IncomingStreams
-from swarm.listening import first_line, sentence_of_p2pd
+from swarm.listening import error_of_p2pd, first_line
 from swarm.passing_folder import passing_folder
 from swarm.quiet import quiet_hivemind
 from swarm.wire.blocks import PeerId
@@ -101,7 +101,7 @@ async def started(kind: type[GuardedP2P], arguments: dict[str, Any]) -> GuardedP
     try:
         await finish(create(), within_s=START_S)
     except (P2PDaemonError, TimeoutError, ValueError, OSError) as error:
-        raise ConfigError(sentence_of_p2pd(str(error), arguments["initial_peers"])) from error
+        raise error_of_p2pd(str(error), arguments["initial_peers"]) from error
     except BaseException:  # a cancellation too: what was started must end
         for p2p in created:
             await p2p.shutdown()

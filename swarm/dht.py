@@ -158,7 +158,8 @@ async def open_dht(
     """Join the DHT of `initial_peers`; without any, start a new one. Leaves it with the block.
 
     A client asks and announces but keeps nothing for others, which is right for a short stay. Raises
-    ConfigError within JOIN_S if none of them answers, or if our clock differs from theirs by more than 3 s.
+    NobodyAnswers within JOIN_S if none of them does, ConfigError if our clock differs from theirs by more
+    than 3 s.
     """
     others = [peer for peer in initial_peers if not peer.endswith(f"/p2p/{transport.peer_id}")]
     node = await _joined(transport, others, is_client or not transport.addresses)
@@ -241,7 +242,7 @@ async def _created(
         if isinstance(error, RuntimeError) and is_late and may_try_again:
             raise _TooSlow from error
         if isinstance(error, RuntimeError | TimeoutError):
-            raise ConfigError(nobody_answers(initial_peers)) from error
+            raise nobody_answers(initial_peers) from error
         raise
     _bound(node.protocol)
     return node

@@ -2,6 +2,7 @@
 
 MurmurError                     has a sentence for the person who sees it
 |- ConfigError                  a mistake in a command, a file or the machine: exit code 2
+|  `- NobodyAnswers             none of the initial peers: a mistake, or they are not there yet
 `- SwarmError
    |- NoRouteError              some blocks have no server; names them
    |- ContextTooLong            the model's or the server's limit on positions
@@ -23,6 +24,10 @@ class MurmurError(Exception):
 
 class ConfigError(MurmurError):
     """A mistake of the person who started the command. The command prints it and exits with 2."""
+
+
+class NobodyAnswers(ConfigError):
+    """None of the initial peers: their addresses are wrong, or they cannot be reached now."""
 
 
 class SwarmError(MurmurError):

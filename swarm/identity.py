@@ -38,11 +38,12 @@ class Identity:
         return self._key.sign(message)
 
 
-def load_identity(path: Path, option: str = OPTION) -> Identity:
+def load_identity(path: Path | str, option: str = OPTION) -> Identity:
     """Read the key in `path`; make one if there is no such file.
 
     Raises ConfigError if that fails; the sentence says that `option` can name another file.
     """
+    path = Path(path)
     try:
         if not path.exists():
             _create(path)

@@ -5,7 +5,7 @@ import re
 import socket
 from collections.abc import Sequence
 
-from swarm.errors import ConfigError
+from swarm.errors import ConfigError, NobodyAnswers
 
 _HOST = re.compile(r"^/(ip4|ip6)/([^/]+)/(tcp|udp)/(\d{1,5})(/.*)?$")
 _FAMILIES = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6}
@@ -60,19 +60,20 @@ def _why_not(maddr: str, port: str, error: OSError) -> str:
     return f"cannot listen at {maddr}: {error.strerror or error}"
 
 
-def sentence_of_p2pd(words: str, initial_peers: Sequence[str]) -> str:
+def error_of_p2pd(words: str, initial_peers: Sequence[str]) -> ConfigError:
     """What to tell a person when p2pd did not start and said `words`."""
     if "bootstrap" in words:
         return nobody_answers(initial_peers)
     if "announce_maddrs" in words:
-        return "--announce-maddrs needs the port that others dial, not 0"
+        return ConfigError("--announce-maddrs needs the port that others dial, not 0")
     words = re.sub(r"^Daemon failed to start: (\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?", "", words)
-    return f"the network could not be started: {words.strip() or 'p2pd said nothing for too long'}"[:400]
+    sentence = f"the network could not be started: {words.strip() or 'p2pd said nothing for too long'}"
+    return ConfigError(sentence[:400])
 
 
-def nobody_answers(initial_peers: Sequence[str]) -> str:
+def nobody_answers(initial_peers: Sequence[str]) -> NobodyAnswers:
     """What to tell a person whose initial peers are all silent."""
-    return (
+    return NobodyAnswers(
         f"none of the initial peers answers ({', '.join(initial_peers)[:300]}): check that one of them runs, "
         "and that this machine reaches its address and port"
     )

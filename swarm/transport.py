@@ -148,7 +148,7 @@ class Transport:
 
 @asynccontextmanager
 async def open_transport(
-    identity: Identity | Path | None = None,
+    identity: Identity | Path | str | None = None,
     *,
     initial_peers: Sequence[str] = (),
     host_maddrs: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
@@ -158,14 +158,15 @@ async def open_transport(
 ) -> AsyncIterator[Transport]:
     """Start p2pd and join libp2p's network; both end with the block.
 
-    Without `identity` a new one is used and forgotten. A `client_only` peer listens nowhere: it dials others
-    and cannot be dialled. Whoever starts a network or announces an address claims to be public, and relays.
+    `identity` may be the name of its file; without it a new one is used and forgotten. A `client_only` peer
+    listens nowhere: it dials others and cannot be dialled. Whoever starts a network or announces an address
+    claims to be public, and relays.
     Raises ConfigError with a sentence if the machine or an argument is the reason; SwarmError if p2pd ends.
     """
     async with AsyncExitStack() as stack:
         if identity is None:
             identity = stack.enter_context(temporary_identity())
-        elif isinstance(identity, Path):
+        elif not isinstance(identity, Identity):
             identity = load_identity(identity)
         stack.enter_context(holding(identity))
         host_maddrs = () if client_only else host_maddrs

@@ -53,6 +53,7 @@ PURE_MODULES = (
     "bot/findings.py",
     "bot/measures.py",
     "bot/sending/pacing.py",
+    "bot/receiving/listening.py",
     "bot/rendering/*.py",
     "bot/survey.py",
     "bot/once.py",

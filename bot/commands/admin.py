@@ -19,9 +19,10 @@ from storage.access import (
     set_rule,
     unban,
 )
+from storage.amounts import Rates
 from storage.database import Transaction
 from storage.errors import QuotaExceeded
-from storage.ledger import Person, adjust, open_account, standing
+from storage.ledger import Person, Standing, adjust, grant_today, open_account, standing
 from storage.live_sessions import ListedSession, kept_session, list_sessions
 
 HOUR_MS = 3_600_000
@@ -104,13 +105,19 @@ async def show_quota(office: Office, arguments: Mapping[str, str]) -> Done:
     account_id = await office.store.read(account_named, person)
     if account_id is None:
         raise Mistaken(f"`{person.external_id}` has not used the bot yet.")
-    stands = await office.store.read(standing, account_id, now_ms)
+    stands = await office.store.write(_standing_today, account_id, office.rates, now_ms)
     left = stands.balance - stands.held
     text = f"`{person.external_id}` has {counted(left, 'credit')} left; used today: {stands.used_today}."
     if stands.held:
         text += f" {counted(stands.held, 'credit')} more are held for answers that are being written."
     row = _row(person, stands.balance) | {"held": stands.held, "used_today": stands.used_today}
     return Done(text, [row])
+
+
+def _standing_today(connection: Transaction, account_id: int, rates: Rates, now_ms: int) -> Standing:
+    """As its owner would find it who asked something now: with today's grant."""
+    grant_today(connection, account_id, rates, now_ms)
+    return standing(connection, account_id, now_ms)
 
 
 async def sessions(office: Office, arguments: Mapping[str, str]) -> Done:

@@ -55,7 +55,7 @@ COMMANDS = Registry(
         Command("admin allow", "Let a person or place use the bot", who="admin",
                 arguments=(_WHO,), example="admin allow @ada:example.org"),
         Command("admin deny", "Keep a person or place from using the bot", who="admin",
-                arguments=(_WHO,), example="admin deny !room:example.org"),
+                arguments=(_WHO,), example="admin deny spam.example.org"),
         Command("admin ban", "Ignore a person for a while", who="admin",
                 arguments=(
                     _USER,

@@ -31,6 +31,10 @@ TELL_WITHIN_S = 8.0
 NOTHING = "There is no answer of mine here that could be reported; reply to one with this command."
 THANKS = "Thank you; those who run this bot see now which answer you mean."
 AGAIN = "You have reported that answer already; those who run this bot know."
+NOTED = (
+    "Thank you, it is noted. This bot has no admins who could be told; it waits until whoever runs it looks."
+)
+NOTED_AGAIN = "You have reported that answer already; it waits until whoever runs this bot looks."
 
 
 async def report(desk: CommandDesk, order: Order) -> str:
@@ -41,8 +45,13 @@ async def report(desk: CommandDesk, order: Order) -> str:
     is_first = await desk.desk.store.write(_noted, order, reason, desk.desk.clock.now_ms())
     if is_first is None:
         return NOTHING
+    has_admins = bool(desk.desk.access.admins)
+    if not is_first and not reason:
+        return AGAIN if has_admins else NOTED_AGAIN
+    if not has_admins:
+        return NOTED
     if not is_first:
-        return THANKS if reason else AGAIN
+        return THANKS
     where = order.inbound.where
     if desk.admins_told.is_first("report", desk.desk.clock.now_s()):
         place = name_of(Person(where.platform, where.place))

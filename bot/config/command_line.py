@@ -27,11 +27,19 @@ class CommandLine(argparse.ArgumentParser):
 
 
 def load_or_tell(
-    command: str, path: Path, environment: Mapping[str, str], *, needs_secrets: bool = True
+    command: str,
+    path: Path,
+    environment: Mapping[str, str],
+    *,
+    needs_secrets: bool = True,
+    platform: str = "",
 ) -> Loaded | None:
-    """The configuration in `path`; None if it has mistakes, which `murmur COMMAND` has told then."""
+    """The configuration in `path`; None if it has mistakes, which `murmur COMMAND` has told then.
+
+    What is needed of it, `needs_secrets` and `platform` say: see `load_config`.
+    """
     try:
-        return load_config(path, environment, needs_secrets=needs_secrets)
+        return load_config(path, environment, needs_secrets=needs_secrets, platform=platform)
     except BadConfig as error:
         tell(command, error.sentences)
     return None

@@ -49,10 +49,13 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-def load_config(path: Path, environment: Mapping[str, str], *, needs_secrets: bool = True) -> Loaded:
+def load_config(
+    path: Path, environment: Mapping[str, str], *, needs_secrets: bool = True, platform: str = ""
+) -> Loaded:
     """Read `path`, and what `environment` overrides; without `needs_secrets` some may be missing.
 
-    Raises BadConfig.
+    With a `platform`, its secrets alone are looked for, be it enabled or not, and what else keeps the bot
+    from running does not matter. Raises BadConfig.
     """
     text, is_private = _read(path)
     in_file, mistakes = from_document(_parsed(text, path), safe(str(path)))
@@ -60,10 +63,14 @@ def load_config(path: Path, environment: Mapping[str, str], *, needs_secrets: bo
     given = in_file | in_environment
     settings, wrong_values = _checked(given)
     wrong = frozenset(key for mistake in wrong_values for key in mistake.keys)
-    secrets, missing = find_secrets(settings, given, environment, wrong)
+    secrets, missing = find_secrets(settings, given, environment, wrong, platform)
     settings, wrong_secrets = _checked(given | secrets, without=wrong)
     mistakes += [*more, *wrong_values, *(missing if needs_secrets else ()), *wrong_secrets]
-    mistakes += [each for each in find_contradictions(settings) if not wrong & set(each.keys)]
+    mistakes += [
+        each
+        for each in find_contradictions(settings)
+        if not wrong & set(each.keys) and (not platform or platform in {section for section, _ in each.keys})
+    ]
     if mistakes:
         raise BadConfig(*(mistake.sentence for mistake in mistakes))
     origins = {

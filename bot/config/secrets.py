@@ -27,13 +27,21 @@ class NoSecret(Exception):
 
 
 def find_secrets(
-    settings: Settings, given: Layer, environment: Mapping[str, str], wrong: frozenset[Key]
+    settings: Settings,
+    given: Layer,
+    environment: Mapping[str, str],
+    wrong: frozenset[Key],
+    platform: str = "",
 ) -> tuple[Layer, list[Mistake]]:
-    """The secrets of the platforms that are enabled. Those with a setting in `wrong` are not looked for."""
+    """The secrets of the platforms that are enabled, or of the one `platform`, be it enabled or not.
+
+    Those with a setting in `wrong` are not looked for.
+    """
     found: Layer = {}
     mistakes: list[Mistake] = []
     for key in SECRETS:
-        if not getattr(settings, key[0]).enabled or wrong & set(_ways(key)):
+        is_wanted = key[0] == platform if platform else getattr(settings, key[0]).enabled
+        if not is_wanted or wrong & set(_ways(key)):
             continue
         try:
             secret = _find(key, settings, given, environment)

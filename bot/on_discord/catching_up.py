@@ -2,9 +2,10 @@
 
 Read are the places where people have talked to us in the last days: what was said there after what we know
 of, and whether the messages that we have answered are still there. Whoever deletes one deletes what became of
-it, also while we are away.
+it, also while we are away. What Discord does not show now is tried again, until it was read.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from typing import Protocol
@@ -12,14 +13,16 @@ from typing import Protocol
 import discord
 import msgspec
 
+from bot.clock import Clock
 from bot.on_discord.errors import UNKNOWN_CHANNEL, RefusedWith, translated
 from bot.on_discord.events import PLATFORM
 from bot.on_discord.history import find_deleted
 from bot.on_discord.places import ACTIVE_S, Places
-from bot.words import Inbound, SendError
+from bot.on_discord.trying import waits_s
+from bot.words import Inbound, Refused, SendError
 from storage.database import Database, Transaction
 from storage.errors import StorageError
-from storage.inbox import waiting
+from storage.inbox import set_marker, waiting
 from storage.messages import asked_since
 
 logger = logging.getLogger(__name__)
@@ -40,41 +43,97 @@ class Hears(Protocol):
 class CatchingUp:
     """Reads what was missed. `places` is how far Discord had been read before."""
 
-    def __init__(self, store: Database, places: Places, hears: Hears) -> None:
+    def __init__(self, store: Database, places: Places, hears: Hears, clock: Clock) -> None:
         self._store = store
         self._places = places
         self._hears = hears
+        self._clock = clock
+        self._client: discord.Client | None = None
         self._missed_after: dict[int, int] = {}
+        """Places that are to be read on, and from where."""
+        self._to_look_through: set[int] = set()
+        """Places in which is to be looked for what was deleted."""
         self._since_ms = 0
+        self._has_more = asyncio.Event()
 
     def begin_session(self, now_ms: int) -> None:
         """A fresh session begins: remember where to read on."""
         self._missed_after = self._places.active(now_ms)
+        self._to_look_through = set(self._missed_after)
+        self._places.hold(self._missed_after)
         self._since_ms = now_ms - round(ACTIVE_S * 1000)
 
     def forget(self, place_id: int) -> None:
         """There is nothing to be read there any more."""
         self._missed_after.pop(place_id, None)
+        self._to_look_through.discard(place_id)
 
     async def catch_up(self, client: discord.Client) -> None:
         """Read the newest hundred messages of each place, first all that is to be answered."""
-        missed, self._missed_after = self._missed_after, {}
+        self._client = client
         found: dict[int, discord.abc.Messageable] = {}
-        for place_id, newest_id in missed.items():
-            try:
-                channel = await _channel(client, place_id)
+        try:
+            for place_id, newest_id in list(self._missed_after.items()):
+                channel = await self._read_place(client, place_id, newest_id)
                 if channel is not None:
                     found[place_id] = channel
-                    await self._read_on(client, channel, newest_id)
-            except SendError as error:
-                logger.info("place %s cannot be read on: %s", place_id, error)
-                if isinstance(error, RefusedWith) and error.code == UNKNOWN_CHANNEL:
-                    await self._hears.leave(place_id)
-        for place_id, channel in found.items():
-            try:
+            for place_id in self._to_look_through - self._missed_after.keys():
+                await self._look_through(client, place_id, found.get(place_id))
+        finally:
+            if self._to_look_through:
+                self._has_more.set()
+
+    async def try_again_forever(self) -> None:
+        """Read what could not be read, ever more rarely."""
+        while True:
+            await self._has_more.wait()
+            for wait_s in waits_s():
+                await self._clock.sleep(wait_s)
+                self._has_more.clear()
+                assert self._client is not None
+                try:
+                    await self.catch_up(self._client)
+                except StorageError as error:
+                    logger.warning("what was missed cannot be kept: %s; once more later", error)
+                if not self._has_more.is_set():
+                    break
+
+    async def _read_place(
+        self, client: discord.Client, place_id: int, newest_id: int
+    ) -> discord.abc.Messageable | None:
+        """Read a place on; returns it, if it is to be read at all."""
+        channel = None
+        if place_id not in self._missed_after:  # it was left meanwhile
+            return None
+        try:
+            channel = await _channel(client, place_id)
+            if channel is not None:
+                await self._read_on(client, channel, newest_id)
+        except (SendError, StorageError) as error:
+            logger.info("place %s cannot be read on: %s", place_id, error)
+            if isinstance(error, RefusedWith) and error.code == UNKNOWN_CHANNEL:
+                await self._hears.leave(place_id)
+            if not isinstance(error, Refused):
+                return None
+            self._to_look_through.discard(place_id)
+        if self._missed_after.get(place_id) == newest_id:
+            del self._missed_after[place_id]
+            for name, value in self._places.let_go(place_id).items():
+                await self._store.write(set_marker, PLATFORM, name, value)
+        return channel
+
+    async def _look_through(
+        self, client: discord.Client, place_id: int, channel: discord.abc.Messageable | None
+    ) -> None:
+        try:
+            channel = channel or await _channel(client, place_id)
+            if channel is not None:
                 await self._look_for_deleted(client, place_id, channel)
-            except (SendError, StorageError) as error:
-                logger.info("what was deleted in place %s is not known: %s", place_id, error)
+        except (SendError, StorageError) as error:
+            logger.info("what was deleted in place %s is not known: %s", place_id, error)
+            if not isinstance(error, Refused):
+                return
+        self._to_look_through.discard(place_id)
 
     async def _read_on(
         self, client: discord.Client, channel: discord.abc.Messageable, newest_id: int

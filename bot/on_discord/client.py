@@ -12,6 +12,7 @@ from bot.clock import Clock
 from bot.commands.catalogue import COMMANDS
 from bot.on_discord.buttons import TurnButton
 from bot.on_discord.hearing import Hearing
+from bot.on_discord.interactions import Interactions
 from bot.on_discord.receipts import Asked
 from bot.on_discord.requests import MOST_LIMITED_S, protect
 from bot.on_discord.tree import Tree, build_tree
@@ -26,7 +27,15 @@ MOST_AGE_S = 60.0
 class Client(discord.Client):
     """Passes on what it hears."""
 
-    def __init__(self, hearing: Hearing, clock: Clock, *, reads_all: bool, settle_s: float) -> None:
+    def __init__(
+        self,
+        hearing: Hearing,
+        interactions: Interactions,
+        clock: Clock,
+        *,
+        reads_all: bool,
+        settle_s: float,
+    ) -> None:
         super().__init__(
             intents=_intents(reads_all),
             max_messages=None,
@@ -36,9 +45,10 @@ class Client(discord.Client):
             allowed_mentions=discord.AllowedMentions.none(),
         )
         protect(self.http, clock)
-        self.tree: Tree = build_tree(self, COMMANDS, hearing.obey, hearing.ask_about)
+        self.tree: Tree = build_tree(self, COMMANDS, interactions.obey, interactions.ask_about)
         self.add_dynamic_items(TurnButton)
         self._hearing = hearing
+        self._interactions = interactions
         self._clock = clock
 
     def vitals(self) -> Vitals:
@@ -80,9 +90,13 @@ class Client(discord.Client):
         """A thread is gone."""
         await self._hearing.leave(gone.thread_id)
 
+    async def on_guild_remove(self, guild: discord.Guild) -> None:
+        """Somebody has taken the bot off a server, or the server is gone."""
+        await self._hearing.leave_all([each.id for each in (*guild.channels, *guild.threads)])
+
     async def on_turn_button(self, asked: Asked, command: str, turn_id: str) -> None:
         """Somebody pressed one of our buttons."""
-        await self._hearing.press(asked, command, turn_id)
+        await self._interactions.press(asked, command, turn_id)
 
     async def on_error(self, event_method: str, /, *args: Any, **kwargs: Any) -> None:
         """Our own mistakes; what was said is no part of what is logged."""

@@ -1,45 +1,39 @@
-"""What people say, command and press on Discord, given to the core: durable first, and all else after it."""
+"""What people say on Discord, given to the core: durable first, and all else after it."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import discord
+import msgspec
 
-from bot.commands.registry import Command
+from bot.clock import Clock
 from bot.config.platforms import DiscordSettings
 from bot.on_discord.catching_up import CatchingUp
 from bot.on_discord.deletions import Deletions
-from bot.on_discord.elsewhere import Elsewhere, is_elsewhere
 from bot.on_discord.errors import translated
 from bot.on_discord.events import (
     PLATFORM,
-    author_of,
     event_of,
     inbound_of,
     is_addressed,
     is_spoken,
     may_use,
-    where_of,
 )
 from bot.on_discord.places import Places, thread_marker
-from bot.on_discord.receipts import ACKNOWLEDGE_S, NO_MENTIONS, Asked, Receipts
+from bot.on_discord.rights import Rights
 from bot.receiving.access import Access
-from bot.turns.names import safe_name
-from bot.words import Call, Inbound, SendError
+from bot.words import Inbound, Origin, SendError
 from storage.database import Database, Transaction
 from storage.errors import StorageError, StoreBusy
 from storage.inbox import Event, drop_marker, get_marker, set_marker
+from storage.transcript import open_turns
 from swarm.background import running
 
 logger = logging.getLogger(__name__)
 
 BUSY_S = (0.5, 2.0, 8.0)
-QUOTED_LETTERS = 1500
-SILENT = ("stop", "retry", "continue")
-PUBLIC = ("new",)
-NOT_HERE = "I may not be used here, or not by you."
 
 
 class Receiving(Protocol):
@@ -51,6 +45,8 @@ class Receiving(Protocol):
 
     async def leave_place(self, platform: str, place: str) -> None: ...
 
+    def stop(self, turn_id: str) -> None: ...
+
 
 class Hearing:
     """Hears for the core. `places` is how far Discord had been read before."""
@@ -59,24 +55,23 @@ class Hearing:
         self,
         settings: DiscordSettings,
         store: Database,
-        receipts: Receipts,
-        elsewhere: Elsewhere,
         places: Places,
         access: Access,
+        rights: Rights,
+        clock: Clock,
     ) -> None:
         self.core: Receiving | None = None
         self.on_leave: Callable[[str], None] = lambda place: None
         """Who else has to know that a place is there no more."""
         self._settings = settings
         self._store = store
-        self._receipts = receipts
-        self._elsewhere = elsewhere
         self._places = places
         self._access = access
+        self._rights = rights
         self._failure: StorageError | None = None
         self._has_failed = asyncio.Event()
         self.deletions = Deletions(store, self._receive)
-        self._catching_up = CatchingUp(store, places, self)
+        self._catching_up = CatchingUp(store, places, self, clock)
         self._being_heard: dict[int, bool] = {}
         """Messages that are not kept yet, and whether they have been deleted since."""
 
@@ -111,14 +106,25 @@ class Hearing:
             await self.core.leave_place(PLATFORM, str(place_id))
             self.on_leave(str(place_id))
 
+    async def leave_all(self, place_ids: Collection[int]) -> None:
+        """The bot was taken off a server with these channels and threads."""
+        used = await self._store.read(_places_of_turns)
+        for place_id in place_ids:
+            if place_id in self._places or str(place_id) in used:
+                await self.leave(place_id)
+
     async def _hear(self, message: discord.Message, me: discord.ClientUser) -> None:
         await self._find_thread(message, me)
         channel = message.channel
         inbound = inbound_of(message, me) if await self._is_for_us(message, me) else None
         if inbound is None or not may_use(self._settings, self._access, message.author, channel, channel.id):
             self._places.note_seen(channel.id, message.id)
-            return
-        await self._keep(inbound)
+        elif missing := self._rights.missing_below(message, me):
+            self._places.note_seen(channel.id, message.id)
+            if is_addressed(message, me):
+                await self._rights.tell(message.author, channel.id, missing)
+        else:
+            await self.keep(inbound)
 
     def begin_session(self, now_ms: int) -> None:
         """A fresh session hears nothing of what was before it: remember where to read on."""
@@ -156,69 +162,19 @@ class Hearing:
         if isinstance(found, discord.Thread):
             message.channel = found
 
-    # --- commands and buttons ------------------------------------------------------------------------------
+    # --- given to the core ---------------------------------------------------------------------------------
 
-    async def obey(self, asked: Asked, command: Command, arguments: dict[str, str]) -> None:
-        """A slash command was given."""
-        if await self._is_refused(asked, command.name):
-            return
-        if command.name == "ask":
-            await self._ask(asked, arguments["text"].strip(), arguments["text"])
-            return
-        event_id = str(asked.id)
-        is_private = command.name not in PUBLIC
-        if await self._receipts.wait_privately(
-            event_id, asked, is_private=is_private, is_silent=command.name in SILENT
-        ):
-            await self._keep(_said(asked, event_id, call=Call(command.name, arguments)))
-
-    async def press(self, asked: Asked, command: str, turn_id: str) -> None:
-        """A button below an answer was pressed."""
-        if await self._is_refused(asked):
-            return
-        event_id = str(asked.id)
-        if await self._receipts.take_press(event_id, asked):
-            await self._keep(_said(asked, event_id, call=Call(command, {"turn": turn_id})))
-
-    async def ask_about(self, asked: Asked, message: discord.Message) -> None:
-        """Somebody wants to know about what somebody wrote."""
-        if await self._is_refused(asked):
-            return
-        text = f"About what {safe_name(message.author.display_name)} wrote:\n{message.content}"
-        await self._ask(asked, text, f"about {message.jump_url}")
-
-    async def _ask(self, asked: Asked, text: str, shown: str) -> None:
-        """Show the question; what we show is what the answer replies to, and lives longer than the token."""
-        try:
-            async with translated(ACKNOWLEDGE_S):
-                question = await asked.response.send_message(
-                    _quoted(shown), allowed_mentions=NO_MENTIONS, suppress_embeds=True
-                )
-        except (SendError, discord.InteractionResponded) as error:
-            logger.warning("a question was not acknowledged: %s", error)
-            return
-        event_id = str(question.message_id)
-        if is_elsewhere(asked):
-            self._elsewhere.keep(event_id, asked)
-        await self._keep(_said(asked, event_id, text=text))
-
-    async def _is_refused(self, asked: Asked, command: str = "") -> bool:
-        channel_id = asked.channel_id or 0
-        if may_use(self._settings, self._access, asked.user, asked.channel, channel_id, command):
-            return False
-        try:
-            async with translated(ACKNOWLEDGE_S):
-                await asked.response.send_message(NOT_HERE, ephemeral=True)
-        except (SendError, discord.InteractionResponded) as error:
-            logger.info("a refusal was not said: %s", error)
-        return True
-
-    async def _keep(self, inbound: Inbound) -> None:
+    async def keep(self, inbound: Inbound) -> None:
         """Hand an event to the core, which keeps it."""
         markers = self._places.note(int(inbound.where.place), int(inbound.event_id))
         if inbound.where.kind == "thread" and inbound.call is None:
             markers[thread_marker(inbound.where.place)] = "ours"
         await self._give([event_of(inbound)], markers)
+
+    def stop(self, turn_id: str) -> None:
+        """End what is written for a turn."""
+        if self.core is not None:
+            self.core.stop(turn_id)
 
     async def _receive(self, events: Sequence[Event], markers: Mapping[str, str] | None = None) -> None:
         assert self.core is not None
@@ -245,32 +201,19 @@ class Hearing:
 
         Deletions end nothing: as long as it can be waited for, they are tried again.
         """
-        async with running(self.deletions.give_again_forever()):
+        async with running(self.deletions.give_again_forever(), self._catching_up.try_again_forever()):
             await self._has_failed.wait()
         assert self._failure is not None
         raise self._failure
+
+
+def _places_of_turns(connection: Transaction) -> set[str]:
+    """Where turns were asked for that have not ended."""
+    origins = (msgspec.json.decode(said.question.origin, type=Origin) for said in open_turns(connection))
+    return {each.where.place for each in origins if each.where.platform == PLATFORM}
 
 
 def _forget_place(connection: Transaction, place_id: int, markers: Mapping[str, str]) -> None:
     drop_marker(connection, PLATFORM, thread_marker(place_id))
     for name, value in markers.items():
         set_marker(connection, PLATFORM, name, value)
-
-
-def _said(asked: Asked, event_id: str, *, text: str = "", call: Call | None = None) -> Inbound:
-    """An interaction as the core hears it."""
-    return Inbound(
-        event_id,
-        where_of(asked.channel, asked.channel_id or 0),
-        author_of(asked.user, asked.permissions if asked.guild_id is not None else None),
-        text,
-        round(asked.created_at.timestamp() * 1000),
-        call=call,
-    )
-
-
-def _quoted(text: str) -> str:
-    """A question as others see it, short enough to be a message."""
-    lines = text[:QUOTED_LETTERS].splitlines() or [""]
-    quoted = "\n".join(f"> {line}" for line in lines)
-    return quoted[: QUOTED_LETTERS + 200] + ("…" if len(text) > QUOTED_LETTERS else "")

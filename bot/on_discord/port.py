@@ -4,6 +4,7 @@ Nothing that we send pings anybody, and no link in it grows a preview.
 """
 
 import logging
+import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ from typing import Any, Literal
 import discord
 
 from bot.clock import Clock
-from bot.commands.catalogue import COMMANDS
 from bot.on_discord.attachments import read_attachment, with_file
 from bot.on_discord.buttons import view_of
 from bot.on_discord.elsewhere import Elsewhere
@@ -25,27 +25,24 @@ from bot.on_discord.errors import (
 )
 from bot.on_discord.history import History
 from bot.on_discord.pacers import Pacers
+from bot.on_discord.places import moment_ms
 from bot.on_discord.receipts import NO_MENTIONS, Receipts
+from bot.on_discord.telling import LETTERS, for_all, shown, told
 from bot.on_discord.threads import Threads
-from bot.rendering.splitting import split, utf16_units
+from bot.rendering.splitting import utf16_units
 from bot.sending.pacer import Pacer
 from bot.sending.pacing import Priority
-from bot.words import Attached, File, Inbound, Limits, Post, Where
+from bot.words import Attached, File, Inbound, Limited, Limits, Post, Unreachable, Where
 
 logger = logging.getLogger(__name__)
 
-LETTERS = 1900
 MAX_FILE_BYTES = 10 * 1024 * 1024 - 4096
 """What every place takes, with some room for the form around it; servers that were boosted take more."""
 MOST_TRIED = 1000
 NONCE_S = 100.0
 """Discord forgets a nonce after some minutes; after so long we look ourselves whether a message is there."""
-NOTHING = "(nothing)"
 CLOCK = "🕒"
 SEEN = "👀"
-MOST_TOLD_PARTS = 3
-TOLD_IN_PLACE_LETTERS = 300
-NO_DIRECT_MESSAGES = "I cannot write to you privately: allow direct messages from members of this server."
 
 
 class DiscordPort:
@@ -70,6 +67,7 @@ class DiscordPort:
         self._elsewhere = elsewhere
         self._history = history
         self._clock = clock
+        self._began_ms = clock.now_ms()
         self._pacers = pacers
         self._tried_s: OrderedDict[str, float] = OrderedDict()
 
@@ -91,19 +89,19 @@ class DiscordPort:
 
     async def post(self, where: Where, reply_to: str, post: Post) -> str:
         """Reply, once for each key: Discord knows those of the last minutes, and later we look."""
-        if self._elsewhere.has(reply_to):
-            return await self._elsewhere.answer(reply_to, _shown(post.text), **with_file(post.file))
+        if self._elsewhere.has(where.place, reply_to):
+            return await self._elsewhere.answer(where.place, reply_to, post)
         tried_s = self._tried_s.get(post.key)
         message_id = None
         if tried_s is None or self._clock.now_s() - tried_s > NONCE_S:
             if tried_s is not None:
                 message_id = (await self.find(where, reply_to, [post.key])).get(post.key)
-            self._note_try(post.key)
+            self._note_try(post.key, self._clock.now_s())
         is_new = message_id is None and tried_s is None
         if message_id is None:
             message = await self._reply(where, reply_to, post)
             message_id = str(message.id)
-            is_new = is_new and message.content == _shown(post.text).strip()
+            is_new = is_new and message.content == shown(post.text).strip()
         if not is_new:  # it was there already, and may say what we wanted to say then
             await self.edit(where, message_id, post)
         self._tried_s.pop(post.key, None)
@@ -113,11 +111,11 @@ class DiscordPort:
         """Show another text, other buttons, and a file if there is one."""
         changed: dict[str, Any] = {"attachments": list(with_file(post.file).values())} if post.file else {}
         if self._elsewhere.has_answer(message_id):
-            await self._elsewhere.edit(message_id, _shown(post.text), **changed)
+            await self._elsewhere.edit(message_id, post, **changed)
             return
         async with translated():
             await self._message(where, message_id).edit(
-                content=_shown(post.text), view=view_of(post), allowed_mentions=NO_MENTIONS, **changed
+                content=shown(post.text), view=view_of(post), allowed_mentions=NO_MENTIONS, **changed
             )
 
     async def remove(self, where: Where, message_id: str) -> None:
@@ -134,8 +132,13 @@ class DiscordPort:
                 raise
 
     async def find(self, where: Where, reply_to: str, keys: Sequence[str]) -> dict[str, str]:
-        """Look in the channel for our replies to `reply_to`."""
-        return await self._history.find(where, reply_to, keys)
+        """Look in the channel for our replies to `reply_to`; if that fails, again before they are sent."""
+        try:
+            return await self._history.find(where, reply_to, keys)
+        except (Unreachable, Limited):
+            for key in keys:
+                self._note_try(key, -math.inf)
+            raise
 
     async def typing(self, where: Where) -> None:
         """Discord shows it for ten seconds, or until we write."""
@@ -143,7 +146,10 @@ class DiscordPort:
             await self._channel(where).typing()
 
     async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
-        """A clock below a message that waits; one that was seen is marked only if that was asked for."""
+        """A clock below a message that waits; one that was seen is marked only if that was asked for.
+
+        One that was written before we began may have had to wait then: its clock goes as well.
+        """
         message = self._asked_with(where, event_id)
         if message is None:
             return
@@ -151,9 +157,10 @@ class DiscordPort:
         async with translated():
             if mark == "queued":
                 await message.add_reaction(CLOCK)
-            elif mark == "seen" and self.shows_seen:
+                return
+            if mark == "seen" and self.shows_seen:
                 await message.add_reaction(SEEN)
-            elif mark == "" and me is not None:
+            if me is not None and (mark == "" or moment_ms(int(event_id)) < self._began_ms):
                 await message.remove_reaction(CLOCK, me)
 
     async def tell(self, inbound: Inbound, text: str, file: File | None = None) -> None:
@@ -161,19 +168,20 @@ class DiscordPort:
 
         A file comes with the first part, and never where others see it.
         """
-        for number, part in enumerate(split(text, LETTERS, utf16_units)[:MOST_TOLD_PARTS]):
+        parts, file = told(text, file)
+        for number, part in enumerate(parts):
             with_first = file if number == 0 else None
-            if await self._receipts.answer(inbound.event_id, part.text, with_first):
+            if await self._receipts.answer(inbound.event_id, part, with_first):
                 continue
             if inbound.where.kind == "direct":
-                await self._say(inbound, part.text, number, with_first)
+                await self._say(inbound, part, number, with_first)
                 continue
             try:
-                await self._write_privately(inbound, part.text, number, with_first)
+                await self._write_privately(inbound, part, number, with_first)
             except RefusedWith as error:
                 if error.code != CANNOT_WRITE_TO_PERSON:
                     raise
-                await self._say(inbound, _for_all(inbound, text), number)
+                await self._say(inbound, for_all(inbound, text), number)
                 return
 
     async def read(self, attached: Attached, most_bytes: int) -> bytes:
@@ -197,8 +205,8 @@ class DiscordPort:
             return None
         return self._client().get_partial_messageable(thread.parent_id).get_partial_message(int(event_id))
 
-    def _note_try(self, key: str) -> None:
-        self._tried_s[key] = self._clock.now_s()
+    def _note_try(self, key: str, at_s: float) -> None:
+        self._tried_s[key] = at_s
         if len(self._tried_s) > MOST_TRIED:
             self._tried_s.popitem(last=False)
 
@@ -223,7 +231,7 @@ class DiscordPort:
         given = given | with_file(post.file)
         async with translated():
             sent: discord.Message = await self._channel(where).send(
-                _shown(post.text), allowed_mentions=self._mentions(), **given
+                shown(post.text), allowed_mentions=self._mentions(), **given
             )
         return sent
 
@@ -255,15 +263,3 @@ class DiscordPort:
                 suppress_embeds=True,
                 **with_file(file),
             )
-
-
-def _shown(text: str) -> str:
-    """Discord takes no message without a text."""
-    return text if text.strip() else NOTHING
-
-
-def _for_all(inbound: Inbound, text: str) -> str:
-    """What may be said where others read it."""
-    command = COMMANDS.get(inbound.call.command) if inbound.call is not None else None
-    is_personal = command is not None and command.is_personal
-    return NO_DIRECT_MESSAGES if is_personal or len(text) > TOLD_IN_PLACE_LETTERS else text

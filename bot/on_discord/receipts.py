@@ -23,6 +23,8 @@ TOKEN_S = 14 * 60.0
 SILENT_S = 2.5
 """Commands whose effect shows by itself say nothing; after so long their placeholder goes."""
 PATIENCE_S = 60.0
+ANSWERED_S = TOKEN_S - 10.0
+"""A whole answer may take so long, and then there is time to excuse it."""
 LOST = "Something went wrong here; please try again."
 ACKNOWLEDGE_S = 3.0
 NO_MENTIONS = discord.AllowedMentions.none()
@@ -38,7 +40,9 @@ class Receipt:
     at_s: float
     is_waiting: bool
     """The person sees that we think, until we say something or take it away."""
-    is_silent: bool = False
+    is_silent: bool
+    patience_s: float
+    """So long they may see that."""
 
 
 class Receipts:
@@ -52,11 +56,22 @@ class Receipts:
 
     async def wait_privately(self, event_id: str, asked: Asked, *, is_private: bool, is_silent: bool) -> bool:
         """Acknowledge a command whose answer comes later; False if that was too late, or done before."""
-        return await self._defer(event_id, asked, (is_private, True), is_silent)
+        patience_s = SILENT_S if is_silent else PATIENCE_S
+        return await self._defer(event_id, asked, (is_private, True, is_silent), patience_s)
+
+    async def wait_for_answer(self, event_id: str, asked: Asked) -> bool:
+        """Acknowledge a command whose placeholder a whole answer takes, and that may take its time."""
+        return await self._defer(event_id, asked, (False, True, False), ANSWERED_S)
+
+    def note_answered(self, event_id: str) -> None:
+        """Something is said in place of the placeholder; nothing happens if there is none."""
+        receipt = self._kept.get(event_id)
+        if receipt is not None:
+            receipt.is_waiting = False
 
     async def take_press(self, event_id: str, asked: Asked) -> bool:
         """Acknowledge a button without a change of its message; False as above."""
-        return await self._defer(event_id, asked, (True, False), is_silent=True)
+        return await self._defer(event_id, asked, (True, False, True), SILENT_S)
 
     def get(self, event_id: str) -> Receipt | None:
         """An interaction that may still be answered."""
@@ -89,8 +104,10 @@ class Receipts:
             return False
         return True
 
-    async def _defer(self, event_id: str, asked: Asked, how: tuple[bool, bool], is_silent: bool) -> bool:
-        is_private, is_waiting = how
+    async def _defer(
+        self, event_id: str, asked: Asked, how: tuple[bool, bool, bool], patience_s: float
+    ) -> bool:
+        is_private, is_waiting, is_silent = how
         try:
             async with translated(ACKNOWLEDGE_S):
                 await asked.response.defer(ephemeral=is_private, thinking=is_waiting)
@@ -99,7 +116,7 @@ class Receipts:
             return False
         except discord.InteractionResponded:
             return False
-        receipt = Receipt(asked, self._clock.now_s(), is_waiting, is_silent)
+        receipt = Receipt(asked, self._clock.now_s(), is_waiting, is_silent, patience_s)
         self._kept[event_id] = receipt
         if len(self._kept) > MOST_RECEIPTS:
             self._kept.popitem(last=False)
@@ -111,7 +128,7 @@ class Receipts:
         """Nobody waits for ever: what says nothing goes, what should have said something is excused."""
         self._num_waiting += 1
         try:
-            await self._clock.sleep(SILENT_S if receipt.is_silent else PATIENCE_S)
+            await self._clock.sleep(receipt.patience_s)
         finally:
             self._num_waiting -= 1
         if not receipt.is_waiting:

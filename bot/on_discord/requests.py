@@ -12,6 +12,7 @@ from typing import Any
 from discord.http import HTTPClient, Route
 
 from bot.clock import Clock
+from bot.words import Unreachable
 from swarm.background import finish
 
 MOST_IN_A_SECOND = 45
@@ -39,10 +40,15 @@ class AccountRate:
 
 
 def protect(http: HTTPClient, clock: Clock) -> None:
-    """From now on what `http` sends waits for its time, and is finished before whoever cancels it goes on."""
+    """From now on what `http` sends waits for its time, and is finished before whoever cancels it goes on.
+
+    Before the login it raises Unreachable.
+    """
     send, rate = http.request, AccountRate(clock)
 
     async def request(route: Route, **how: Any) -> Any:
+        if http.token is None:
+            raise Unreachable("Discord was not reached yet")
         if _is_counted(route):
             await rate.wait()
         return await finish(send(route, **how), WITHIN_S)

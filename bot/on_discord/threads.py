@@ -71,14 +71,19 @@ class Threads:
         )
 
     async def _wants_one(self, inbound: Inbound) -> bool:
-        if inbound.where.kind != "group" or self._elsewhere.has(inbound.event_id):
+        where = inbound.where
+        if where.kind != "group" or self._elsewhere.has(where.place, inbound.event_id):
             return False
-        said = self._access.habits.is_on("threads", PLATFORM, inbound.where.place)
-        if not (self.by_default if said is None else said):
+        if not self.are_wanted(where.place):
             return False
         if not inbound.reply_to:
             return True
-        return not await self._store.read(_goes_on, inbound.where, inbound.reply_to)
+        return not await self._store.read(_goes_on, where, inbound.reply_to)
+
+    def are_wanted(self, channel_id: int | str) -> bool:
+        """Conversations that begin in that channel get threads, if they can."""
+        said = self._access.habits.is_on("threads", PLATFORM, str(channel_id))
+        return self.by_default if said is None else said
 
     async def _is_there(self, inbound: Inbound) -> bool:
         """Whether the thread is there now."""

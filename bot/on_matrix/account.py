@@ -14,7 +14,7 @@ import msgspec
 from nio import AsyncClient, AsyncClientConfig, LoginResponse
 
 from bot.clock import Clock
-from bot.on_matrix.cross_signing import sign_own_device
+from bot.on_matrix.cross_signing import reset_identity, sign_own_device
 from bot.on_matrix.key_files import close_databases, make_private, unreadable
 from bot.on_matrix.sealing import Sealer
 from bot.on_matrix.trying import Patience
@@ -55,7 +55,7 @@ async def log_in(homeserver: str, user_id: str, password: str, folder: Path) -> 
     finally:
         await client.close()
     if not isinstance(answer, LoginResponse):
-        raise NotLoggedIn(f"the homeserver refused to log {user_id} in: {str(answer.status_code)[:60]!r}")
+        raise NotLoggedIn(_refused(user_id, str(answer.status_code or "no reason given")[:60]))
     session = Session(homeserver, answer.user_id, answer.device_id, answer.access_token)
     with _usable(folder):
         _write(folder / SESSION_FILE, msgspec.json.encode(session))
@@ -103,6 +103,27 @@ async def introduce(client: AsyncClient, folder: Path, secret: str, clock: Clock
             await patience.wait(error)
         else:
             return patience.end()
+
+
+async def replace_identity(client: AsyncClient, folder: Path, secret: str, password: str) -> None:
+    """Give the account cross-signing keys of ours, also before the bot was ever started.
+
+    Raises what `reset_identity` does, and SendError.
+    """
+    await Sealer(client).keep_keys()
+    await reset_identity(client, folder / SEEDS_FILE, secret, password)
+
+
+def _refused(user_id: str, code: str) -> str:
+    """What the homeserver's error means, and what the operator can do."""
+    if code == "M_LIMIT_EXCEEDED":
+        return (
+            f"the homeserver has had too many attempts to log {user_id} in: wait some minutes and try again"
+        )
+    return (
+        f"the homeserver refused to log {user_id} in ({code!r}): check [matrix] user and the password; where"
+        " people log in by single sign-on alone the bot's account has no password, and needs one"
+    )
 
 
 def _config(secret: str) -> AsyncClientConfig:

@@ -11,6 +11,7 @@ from bot.on_matrix.account import introduce
 from bot.on_matrix.invitations import Invitations
 from bot.on_matrix.moving import Moving
 from bot.on_matrix.port import MatrixPort
+from bot.on_matrix.presence import Look, show_presence_forever
 from bot.on_matrix.rooms import Rooms
 from bot.on_matrix.sealing import Sealer
 from bot.on_matrix.sending import Sending
@@ -49,8 +50,9 @@ class MatrixAdapter:
         sealer = Sealer(client) if client.olm is not None else None
         sending = Sending(wire, rooms, sealer, store, clock)
         self._client, self._settings, self._clock = client, settings, clock
+        self._sending, self._prefix = sending, prefix
         self.rooms = rooms
-        self.port = MatrixPort(sending, settings, clock)
+        self.port = MatrixPort(sending, settings, store, clock)
         access = access or Access(clock)
         translator = Translator(client.user_id, settings, prefix, store, clock, access)
         self.unread = Unread(rooms, sealer, translator, self.port.tell, store=store, clock=clock)
@@ -59,15 +61,19 @@ class MatrixAdapter:
         parts = Parts(sending, translator, self.invitations, self.unread, moving, sealer)
         self._loop = SyncLoop(parts, store, clock)
 
-    async def read_forever(self, core: Core) -> None:
-        """Read what people say, until cancelled; our device is signed before, if it can encrypt.
+    async def read_forever(self, core: Core, survey: Look | None = None) -> None:
+        """Read what people say, until cancelled, and show them what `survey` sees.
 
+        Our device is signed before, if it can encrypt.
         Raises LoggedOut, IdentityRefused or SeedsUnusable if only the operator can help.
         """
         if self._client.olm is not None:
             secret = self._settings.store_secret.get_secret_value()
             await introduce(self._client, self._settings.store, secret, self._clock)
-        async with running(self.port.learn_limits()):
+        beside = [self.port.learn_limits(), self.port.clocks.take_away_forever()]
+        if survey is not None:
+            beside.append(show_presence_forever(self._sending, survey, self._prefix, self._clock))
+        async with running(*beside):
             await self._loop.read_forever(core)
 
     @property

@@ -3,6 +3,7 @@
 from bot.commands.catalogue import COMMANDS
 from bot.commands.registry import Mistake
 from bot.on_matrix.fields import MAX_ID_BYTES, Object, object_of, text_of
+from bot.on_matrix.messages import is_marked
 from bot.words import Call
 
 CONTROLS = {"⏹": "stop", "🛑": "stop", "🔁": "retry", "🔄": "retry", "▶": "continue", "⏩": "continue"}
@@ -33,9 +34,11 @@ def read_call(
 
 
 def read_reaction(event: Object) -> tuple[str, str] | None:
-    """The event that somebody reacted to, and the command that the sign stands for."""
-    relation = object_of(object_of(event.get("content")).get("m.relates_to"))
-    if event.get("type") != "m.reaction" or relation.get("rel_type") != "m.annotation":
+    """The event that somebody reacted to, and the command that the sign stands for; None if a bot did it."""
+    content = object_of(event.get("content"))
+    relation = object_of(content.get("m.relates_to"))
+    is_sign = event.get("type") == "m.reaction" and relation.get("rel_type") == "m.annotation"
+    if not is_sign or is_marked(content):
         return None
     command = CONTROLS.get(text_of(relation.get("key"), MAX_ID_BYTES).replace(_VARIATION, ""))
     target = text_of(relation.get("event_id"))

@@ -22,7 +22,7 @@ replaces the account's cross-signing keys if they were made by somebody else; cl
 def run_matrix(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run `./murmur matrix`; returns the exit code."""
     parsed = _parse(arguments)
-    loaded = load_or_tell("matrix", parsed.config, environment)
+    loaded = load_or_tell("matrix", parsed.config, environment, platform="matrix")
     if loaded is None:
         return MISTAKEN
     from swarm.loop import run_command
@@ -54,8 +54,8 @@ async def _log_in(settings: MatrixSettings) -> None:
 
 
 async def _reset(settings: MatrixSettings) -> None:
-    from bot.on_matrix.account import SEEDS_FILE, NotLoggedIn, open_account
-    from bot.on_matrix.cross_signing import IdentityRefused, reset_identity
+    from bot.on_matrix.account import NotLoggedIn, open_account, replace_identity
+    from bot.on_matrix.cross_signing import IdentityRefused
     from bot.on_matrix.signing_seeds import SeedsUnusable
     from bot.words import SendError
 
@@ -63,15 +63,16 @@ async def _reset(settings: MatrixSettings) -> None:
     secret, password = settings.store_secret.get_secret_value(), _password(settings)
     try:
         async with open_account(settings.homeserver, settings.user, settings.store, secret) as client:
-            await reset_identity(client, settings.store / SEEDS_FILE, secret, password)
+            await replace_identity(client, settings.store, secret, password)
     except (NotLoggedIn, IdentityRefused, SeedsUnusable, SendError, TimeoutError) as error:
         raise ConfigError(str(error) or "the homeserver did not answer in time") from error
     say(f"{settings.user} has new cross-signing keys, and this device is signed with them.")
 
 
 def _check(settings: MatrixSettings) -> None:
-    if not (settings.homeserver and settings.user and settings.store_secret.get_secret_value()):
-        raise ConfigError("[matrix] needs homeserver, user and store_secret (or MATRIX_STORE_SECRET) first")
+    """Raise ConfigError if the account is not named, which only a platform that is enabled must."""
+    if not (settings.homeserver and settings.user):
+        raise ConfigError("[matrix] needs homeserver and user first")
 
 
 def _password(settings: MatrixSettings) -> str:

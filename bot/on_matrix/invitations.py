@@ -14,6 +14,7 @@ import msgspec
 
 from bot.clock import Clock
 from bot.config.platforms import MatrixSettings
+from bot.on_matrix.allowing import may_use
 from bot.on_matrix.fields import Object, object_of, objects_in, text_of
 from bot.on_matrix.memory import PLATFORM
 from bot.on_matrix.people import is_among, server_of
@@ -184,12 +185,17 @@ class Invitations:
         """Whether we enter a room. What an invitation shows of it may be forged, until we are there."""
         if not inviter or not self._may_be_in(room_id, after=old):
             return False
-        allowed = self._settings.allowed_inviters or (server_of(self._rooms.own_id),)
-        if is_among(inviter, allowed) and self._may_be_in(room_id) and self._has_place_for(room_id):
+        if self._may_bring(inviter) and self._may_be_in(room_id) and self._has_place_for(room_id):
             self._followed.pop(room_id, None)
             return True
         # A room that goes on there takes no more place than it did.
         return old is not None and self._may_be_in(old.room_id) and self._note_followed(room_id, old)
+
+    def _may_bring(self, inviter: str) -> bool:
+        """Whether somebody may have us in a room: they may invite us, and use us there, or are an admin."""
+        allowed = self._settings.allowed_inviters or (server_of(self._rooms.own_id),)
+        uses = self._access.is_admin(inviter) or may_use(self._settings, self._access, inviter)
+        return uses and is_among(inviter, allowed)
 
     def _may_be_in(self, room_id: str, *, after: Room | None = None) -> bool:
         """Whether we may be there; if admins said nothing of it, what they said of the room before holds."""

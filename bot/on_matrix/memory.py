@@ -18,15 +18,16 @@ from storage.conversations import (
 from storage.database import Transaction
 from storage.ledger import Person
 from storage.settings import move_settings
-from storage.transcript import get_turn
+from storage.transcript import get_turn, newest_turn
 
 PLATFORM = "matrix"
 
 
 @dataclass(frozen=True, slots=True)
 class Below:
-    """An answer of ours that somebody points at: in which thread it is, and whether it is the last one."""
+    """An answer of ours that somebody points at: whose, in which thread, and whether it is the last one."""
 
+    turn_id: str
     root: str
     is_last: bool
 
@@ -46,13 +47,14 @@ def find_below(connection: Transaction, room_id: str, event_id: str, now_ms: int
     place = open_place(connection, PLATFORM, room_id, now_ms)
     turn_id = turn_behind(connection, place.place_id, event_id)
     said = get_turn(connection, turn_id) if turn_id is not None else None
-    if said is None:
+    if turn_id is None or said is None:
         return None
     conversation = get_conversation(connection, said.question.conversation_id)
     if conversation is None:
         return None
-    is_open = said.state in ("queued", "running")
-    return Below(conversation.root, is_open or conversation.head_id == said.question.turn_id)
+    newest = newest_turn(connection, conversation.conversation_id)  # if it has failed it is not the head
+    last = (conversation.head_id, None if newest is None else newest.question.turn_id)
+    return Below(turn_id, conversation.root, said.state in ("queued", "running") or turn_id in last)
 
 
 def move_talk(connection: Transaction, old_id: str, new_id: str, now_ms: int) -> None:

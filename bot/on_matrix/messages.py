@@ -13,6 +13,11 @@ MAX_BODY_LETTERS = 70_000
 """No event holds more."""
 MAX_ADDRESS_LETTERS = 600
 FILE_KINDS = ("m.file", "m.image", "m.audio", "m.video")
+OURS = "org.murmur.bot"
+"""In the content of all that bots of our kind send: none answers another. Who forges it is not heard."""
+NEW_CONTENT = "m.new_content"
+MARK_BYTES = 2 * len(f'"{OURS}":{{}},')
+"""So much the mark adds to an edit, which carries it twice."""
 
 _QUOTE_START = re.compile(r"> (?:\* )?<@[^>\n]{1,255}>")
 
@@ -45,6 +50,18 @@ class Message:
     files: tuple[Attached, ...] = ()
 
 
+def marked(content: Object) -> Object:
+    """The content of an event of ours, with our mark; what an edit puts in a message's place has it too."""
+    mark: Object = {OURS: {}}
+    new = content.get(NEW_CONTENT)
+    return content | mark | ({NEW_CONTENT: new | mark} if isinstance(new, dict) else {})
+
+
+def is_marked(content: Object) -> bool:
+    """A bot of our kind says it, maybe we."""
+    return OURS in content
+
+
 def read_deletion(event: Object) -> str:
     """The event that a redaction takes back; "" if this is none."""
     if event.get("type") != "m.room.redaction" or "state_key" in event:
@@ -63,7 +80,7 @@ def read_message(event: Object, room: Room, own_id: str, now_ms: int) -> Message
     event_id, sender = text_of(event.get("event_id")), text_of(event.get("sender"))
     body, files = text_of(content.get("body"), MAX_BODY_LETTERS), read_files(content)
     is_said = event.get("type") == "m.room.message" and (content.get("msgtype") == "m.text" or bool(files))
-    if not (is_said and event_id and sender and body) or sender == own_id:
+    if not (is_said and event_id and sender and body) or sender == own_id or is_marked(content):
         return None
     if files and text_of(content.get("filename"), MAX_BODY_LETTERS) in ("", body):
         body = ""  # that is the file's name, and nothing was said about it

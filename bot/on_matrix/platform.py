@@ -35,7 +35,7 @@ async def open_platform(
 
             async def listen(core: Core) -> None:
                 try:
-                    await adapter.read_forever(core)
+                    await adapter.read_forever(core, core.commands.brain.survey)
                 except LoggedOut as error:
                     raise ConfigError(LOGGED_OUT) from error
                 except (IdentityRefused, SeedsUnusable) as error:

@@ -4,7 +4,6 @@ Answers in groups stand in a thread below what asked for them. One pacer lets ev
 homeservers limit an account, whatever the room.
 """
 
-import asyncio
 import hashlib
 import logging
 import secrets
@@ -19,9 +18,11 @@ import msgspec
 from bot.clock import Clock
 from bot.config.platforms import MatrixSettings
 from bot.on_matrix.calls import HOW, SIGNS
+from bot.on_matrix.clocks import Clocks
 from bot.on_matrix.fields import Object
 from bot.on_matrix.files import file_content, largest_upload, read_file
-from bot.on_matrix.sending import Sending
+from bot.on_matrix.messages import MARK_BYTES
+from bot.on_matrix.sending import KEY_LETTERS, Sending
 from bot.on_matrix.telling import is_between, where_to_tell
 from bot.on_matrix.wire import room_path
 from bot.rendering.matrix_content import BUDGET_BYTES, Kind, edit_content, measure, post_content
@@ -29,6 +30,7 @@ from bot.rendering.moments import in_utc
 from bot.rendering.preview import MARK
 from bot.sending.pacer import Pacer, Skipped
 from bot.sending.pacing import AccountPace, Priority
+from bot.turns.endings import controls_after
 from bot.words import (
     Attached,
     File,
@@ -41,22 +43,22 @@ from bot.words import (
     Unreachable,
     Where,
 )
+from storage.database import Database
 from swarm.background import finish
 
 logger = logging.getLogger(__name__)
 
 TYPING_MS = 6000
-CLOCK_WITHIN_S = 2.0
 EDIT_WITHIN_S = 60.0
-QUEUED_SIGN = "🕐"
 MAX_KEPT = 500
-KEY_LETTERS = 25
+NOTHING_SAID = controls_after("failed", has_text=False)
+"""What readers may do about a turn that has come to no answer."""
 
 
 class MatrixPort:
     """See bot.sending.outbound.Outbound."""
 
-    def __init__(self, sending: Sending, settings: MatrixSettings, clock: Clock) -> None:
+    def __init__(self, sending: Sending, settings: MatrixSettings, store: Database, clock: Clock) -> None:
         self.limits = Limits(BUDGET_BYTES, controls=HOW)
         self._sending = sending
         self._wire = sending.wire
@@ -65,8 +67,7 @@ class MatrixPort:
         self._pacer = Pacer(pace, clock)
         self._unsure: OrderedDict[str, str] = OrderedDict()
         """Texts of posts, by key, of which we do not know whether the homeserver has them."""
-        self._clocks: OrderedDict[tuple[str, str], str] = OrderedDict()
-        """Our signs at messages that wait."""
+        self.clocks = Clocks(sending, self._pacer, store, clock)
         self._answers: OrderedDict[str, str] = OrderedDict()
         """What our messages are below of, by their ids."""
 
@@ -82,7 +83,7 @@ class MatrixPort:
         return self._pacer
 
     def size(self, text: str) -> int:
-        return measure(text)
+        return measure(text) + MARK_BYTES
 
     def moment(self, at_ms: int, now_ms: int) -> str:
         return in_utc(at_ms, now_ms)
@@ -92,10 +93,10 @@ class MatrixPort:
 
     async def post(self, where: Where, reply_to: str, post: Post) -> str:
         first = self._unsure.get(post.key)
-        content = self._content(where, reply_to, post.text)
+        content = self._content(where, reply_to, post.text, kind=_kind_of(post))
         message_id = await self._say(where, content, post.key, post.text)
         if first is not None and first != post.text:
-            await self._edit(where, message_id, post.text)  # the homeserver kept what it got first
+            await self._edit(where, message_id, post)  # the homeserver kept what it got first
         self._unsure.pop(post.key, None)
         self._answers[message_id] = reply_to
         _bound(self._answers)
@@ -103,7 +104,7 @@ class MatrixPort:
         return message_id
 
     async def edit(self, where: Where, message_id: str, post: Post) -> None:
-        await self._edit(where, message_id, post.text)
+        await self._edit(where, message_id, post)
         await self._finish(where, self._answers.get(message_id, message_id), message_id, post)
 
     async def remove(self, where: Where, message_id: str) -> None:
@@ -123,12 +124,12 @@ class MatrixPort:
         await self._wire.ask("PUT", path, {"typing": True, "timeout": TYPING_MS})
 
     async def acknowledge(self, where: Where, event_id: str, mark: Literal["seen", "queued", ""]) -> None:
+        if mark == "queued":
+            await self.clocks.put(where.place, event_id)
+        else:
+            self.clocks.take_away(where.place, event_id)
         if mark and self._settings.read_receipts:
             await self._wire.ask("POST", room_path(where.place, "receipt", "m.read", event_id))
-        if mark == "queued":
-            await self._put_clock(where, event_id)
-        else:
-            await self._take_clock_away(where, event_id)
 
     async def tell(self, inbound: Inbound, text: str, file: File | None = None) -> None:
         place, sentence = where_to_tell(self._sending.rooms, inbound, text)
@@ -179,13 +180,13 @@ class MatrixPort:
                 self._unsure.pop(key, None)
             raise
 
-    async def _edit(self, where: Where, message_id: str, text: str) -> None:
+    async def _edit(self, where: Where, message_id: str, post: Post) -> None:
         """Change a message. Whoever is cut off waits for its end: an edit that is late hides a newer one.
 
         Edits need no name that stays: one that is there twice shows the same.
         """
         key = f"edit-{secrets.token_hex(12)}"
-        content = edit_content(text, message_id)
+        content = edit_content(post.text, message_id, kind=_kind_of(post))
         try:
             await finish(self._sending.message(where.place, content, key), within_s=EDIT_WITHIN_S)
         except TimeoutError as error:
@@ -204,7 +205,7 @@ class MatrixPort:
         try:
             for control in post.controls if self._settings.seed_controls else ():
                 if control in SIGNS:
-                    await self._react(where.place, message_id, SIGNS[control])
+                    await self._sending.react(where.place, message_id, SIGNS[control])
         except SendError as error:
             logger.info("the signs below message %s are not shown: %s", message_id, error)
 
@@ -223,37 +224,12 @@ class MatrixPort:
         content = await file_content(self._wire, *file, is_encrypted=await self._sending.is_encrypted(room))
         await self._sending.message(room_id, content, key)
 
-    async def _react(self, room_id: str, event_id: str, sign: str) -> str:
-        relation = {"rel_type": "m.annotation", "event_id": event_id, "key": sign}
-        key = hashlib.sha256(f"{event_id}/{sign}".encode()).hexdigest()[:KEY_LETTERS]
-        return await self._wire.put_event(room_id, "m.reaction", {"m.relates_to": relation}, f"sign-{key}")
 
-    async def _put_clock(self, where: Where, event_id: str) -> None:
-        """Show that a message waits, unless more important things do: it may be its turn by then."""
-
-        async def put() -> str:
-            self._clocks[where.place, event_id] = ""  # whoever is cut off does not learn its id
-            _bound(self._clocks)
-            return await self._react(where.place, event_id, QUEUED_SIGN)
-
-        try:
-            async with asyncio.timeout(CLOCK_WITHIN_S):
-                self._clocks[where.place, event_id] = await self._pacer.send(Priority.CONTROL, None, put)
-        except (TimeoutError, Skipped):
-            return
-
-    async def _take_clock_away(self, where: Where, event_id: str) -> None:
-        sign = self._clocks.get((where.place, event_id))
-        if sign is None:
-            return
-        # The same transaction gives the same event.
-        sign = sign or await self._react(where.place, event_id, QUEUED_SIGN)
-        await self._wire.redact(where.place, sign)
-        self._clocks.pop((where.place, event_id), None)
+def _kind_of(post: Post) -> Kind:
+    """A notice, which no bot answers, if no answer is in it: it is about a place, or a failure."""
+    return "m.text" if post.turn_id and post.controls != NOTHING_SAID else "m.notice"
 
 
-def _bound(
-    kept: OrderedDict[object, str] | OrderedDict[str, str] | OrderedDict[tuple[str, str], str],
-) -> None:
+def _bound(kept: OrderedDict[str, str]) -> None:
     while len(kept) > MAX_KEPT:
         kept.popitem(last=False)

@@ -139,9 +139,9 @@ class Rooms:
         """We are there no more."""
         self._rooms.pop(room_id, None)
 
-    def keep_only(self, room_ids: Container[str]) -> None:
-        """We are in no other rooms than these."""
-        self._rooms = {room_id: room for room_id, room in self._rooms.items() if room_id in room_ids}
+    def others_than(self, room_ids: Container[str]) -> list[str]:
+        """The rooms that we are in beside these."""
+        return [room_id for room_id in self._rooms if room_id not in room_ids]
 
     def is_replaced(self, room: Room) -> bool:
         """It goes on in another one, in which we are too."""

@@ -1,13 +1,17 @@
 """Messages on their way to a room: encrypted wherever that was ever asked for, under a name that is theirs.
 
+All that we say carries our mark, see messages.py.
+
 Whatever the library believes of a room: what the store or its state has once called encrypted stays so.
 """
 
 import asyncio
+import hashlib
 
 from bot.clock import Clock
 from bot.on_matrix.fields import Object
 from bot.on_matrix.memory import remember_encrypted, was_encrypted
+from bot.on_matrix.messages import marked
 from bot.on_matrix.rooms import Room, Rooms
 from bot.on_matrix.sealing import Sealer
 from bot.on_matrix.wire import Wire
@@ -15,6 +19,7 @@ from bot.words import Refused, Unreachable
 from storage.database import Database
 
 KNOWN_WITHIN_S = 20.0
+KEY_LETTERS = 25
 
 
 class Sending:
@@ -39,13 +44,23 @@ class Sending:
 
         Raises Refused, Limited or Unreachable.
         """
-        room = await self.room(room_id)
+        room, content = await self.room(room_id), marked(content)
         if not await self.is_encrypted(room):
             return await self.wire.put_event(room_id, "m.room.message", content, transaction)
         if self._sealer is None:
             raise Refused(f"{room_id} is encrypted, and this account does not encrypt")
         sealed = await self._sealer.seal(room_id, "m.room.message", content)
         return await self.wire.put_event(room_id, "m.room.encrypted", sealed, transaction)
+
+    async def react(self, room_id: str, event_id: str, sign: str) -> str:
+        """Put a sign at an event; the same sign again is the same event. Returns its id.
+
+        Raises Refused, Limited or Unreachable.
+        """
+        relation = {"rel_type": "m.annotation", "event_id": event_id, "key": sign}
+        key = hashlib.sha256(f"{event_id}/{sign}".encode()).hexdigest()[:KEY_LETTERS]
+        content = marked({"m.relates_to": relation})
+        return await self.wire.put_event(room_id, "m.reaction", content, f"sign-{key}")
 
     async def room(self, room_id: str) -> Room:
         """The room of that id. Raises Refused if we are not there, Unreachable if we do not know yet."""

@@ -6,7 +6,7 @@ is newer than what we have read.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -112,11 +112,10 @@ class SyncLoop:
         rooms = object_of(answer.get("rooms"))
         joined = object_of(rooms.get("join"))
         if not self._knows_rooms:
-            self._rooms.keep_only(joined)
+            await self._leave(core, self._rooms.others_than(joined))
         for room_id, info in joined.items():
             await self._hear_room(self._rooms.open(room_id), object_of(info), heard)
-        for room_id in object_of(rooms.get("leave")):
-            self._rooms.leave(room_id)
+        await self._leave(core, object_of(rooms.get("leave")))
         if self._token is None:
             self._read_up_to.begin()
         has_keys = bool(object_of(answer.get("to_device")).get("events"))
@@ -131,6 +130,12 @@ class SyncLoop:
         self._parts.sending.is_ready.set()
         for inbound, sentence in heard.told:
             group.create_task(self._tell(inbound, sentence))
+
+    async def _leave(self, core: Core, room_ids: Iterable[str]) -> None:
+        """We are in these rooms no more, whoever wanted that: nobody reads there what is being written."""
+        for room_id in room_ids:
+            self._rooms.leave(room_id)
+            await core.leave_place(PLATFORM, room_id)
 
     def _markers(self, token: str) -> dict[str, str]:
         return {

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from bot.clock import Clock
+from bot.commands.named import NAMED_TURN
 from bot.commands.registry import Mistake
 from bot.config.platforms import MatrixSettings
+from bot.on_matrix.allowing import may_use
 from bot.on_matrix.calls import read_call, read_reaction
 from bot.on_matrix.fields import Object, number_of, text_of
 from bot.on_matrix.memory import PLATFORM, find_below, is_ours
 from bot.on_matrix.messages import Message, read_deletion, read_message
-from bot.on_matrix.people import is_among, server_of
 from bot.on_matrix.rooms import Room
 from bot.receiving.access import Access
 from bot.words import Author, Call, Inbound, Where
@@ -99,22 +100,15 @@ class Translator:
     def _may(self, room: Room, sender: str, command: str) -> bool:
         """May somebody use us here? Of an admin's own command admins cannot deny anything."""
         settings, is_order = self._settings, self._access.is_order(sender, command)
-        said_of_person = self._access.rule_for(PLATFORM, (sender, server_of(sender)), is_order=is_order)
         said_of_room = self._access.rule_for(PLATFORM, (room.room_id,), is_order=is_order)
-        if sender in ("", self._own_id) or not {room.room_id, room.predecessor}.isdisjoint(
-            settings.denied_rooms
-        ):
-            return False
-        is_silenced = self._access.is_silenced(PLATFORM, sender) and not is_order
-        if is_silenced or False in (said_of_person, said_of_room):
+        is_denied = not {room.room_id, room.predecessor}.isdisjoint(settings.denied_rooms)
+        if sender in ("", self._own_id) or is_denied or said_of_room is False:
             return False
         if settings.allowed_rooms and room.room_id not in settings.allowed_rooms and not said_of_room:
             return False
         if room.is_direct() and not settings.direct_messages:
             return False
-        if is_among(sender, settings.denied_users):
-            return False
-        return bool(said_of_person) or not settings.allowed_users or is_among(sender, settings.allowed_users)
+        return may_use(settings, self._access, sender, is_order=is_order)
 
     async def _is_for_us(self, room: Room, message: Message) -> bool:
         if message.is_mention or (room.room_id, message.root) in self._recent:
@@ -166,7 +160,7 @@ class Translator:
         heard.keep(msgspec.structs.replace(said, text="", files=(), call=call, mistake=mistake.sentence))
 
     async def _hear_sign(self, room: Room, event: Object, reaction: tuple[str, str], heard: Heard) -> None:
-        """A sign under an answer of ours is a command about it."""
+        """A sign under an answer of ours is a command about it, whatever else goes on there by now."""
         target, command = reaction
         now_ms = self._clock.now_ms()
         below = await self._store.write(find_below, room.room_id, target, now_ms)
@@ -176,7 +170,8 @@ class Translator:
         sent_ms = min(max(number_of(event.get("origin_server_ts")), 0), now_ms)
         where = Where(PLATFORM, room.room_id, "group" if below.root else "direct", below.root)
         author = self._author(room, text_of(event.get("sender")))
-        heard.keep(Inbound(event_id, where, author, "", sent_ms, target, Call(command)))
+        call = Call(command, {NAMED_TURN: below.turn_id})
+        heard.keep(Inbound(event_id, where, author, "", sent_ms, target, call))
 
     async def _hear_deletion(self, room: Room, event: Object, deleted: str, heard: Heard) -> None:
         """Somebody, who may do so, has taken a message back; whoever it is, we obey."""

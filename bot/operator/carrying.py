@@ -6,6 +6,7 @@ none runs, the store is ours for that moment, and its lock keeps one from starti
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from bot.clock import RealClock
 from bot.commands.naming import Mistaken
@@ -43,10 +44,7 @@ async def carry_out(settings: Settings, command: str, arguments: Mapping[str, st
 async def open_office(settings: Settings, *, is_alone: bool) -> AsyncIterator[Office]:
     """The store of a configuration, in our hands alone or beside a bot. Raises Mistaken, StorageError."""
     path, clock, quota = settings.storage.path, RealClock(), settings.quota
-    if not path.exists():
-        raise Mistaken(
-            f"there is no store {path} yet: start the bot once, or name its configuration with --config"
-        )
+    check_store(path)
     rates = Rates(quota.daily_grant, quota.balance_cap, quota.prefill_percent, quota.least_new_tokens)
     async with AsyncExitStack() as stack:
         store = await _opened(stack, settings, is_alone=is_alone)
@@ -54,6 +52,20 @@ async def open_office(settings: Settings, *, is_alone: bool) -> AsyncIterator[Of
         access = Access(clock, settings.bot.admins, key)
         await access.load(store)
         yield Office(store, clock, rates, key, access, ACTOR)
+
+
+def check_store(path: Path) -> None:
+    """Raise Mistaken, with a remedy, if there is no such store."""
+    if path.exists():
+        return
+    if path.is_absolute():
+        raise Mistaken(
+            f"there is no store {path} yet: start the bot once, or name its configuration with --config"
+        )
+    raise Mistaken(
+        f"there is no store {path.absolute()}: relative paths, as that of [storage], start where ./murmur is"
+        " called; call it where the bot is started, or start the bot once"
+    )
 
 
 async def _opened(stack: AsyncExitStack, settings: Settings, *, is_alone: bool) -> Database:

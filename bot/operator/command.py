@@ -11,7 +11,7 @@ from pathlib import Path
 from bot.commands.naming import Mistaken
 from bot.config.command_line import MISTAKEN, load_or_tell
 from bot.config.models import Settings
-from bot.operator.carrying import carry_out, open_office
+from bot.operator.carrying import carry_out, check_store, open_office
 from bot.operator.files import back_up, check_target, export, write_privately
 from bot.operator.parsing import parse
 from storage.errors import StorageError
@@ -29,8 +29,14 @@ def run_operator(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run the command line, `admin` or `quota` being its first word; returns the exit status."""
     parsed = parse(arguments)
     name = f"{arguments[0]} {parsed.command.partition(' ')[2]}"
-    needs_secrets = parsed.command == "admin invite-url"
-    loaded = load_or_tell(name, parsed.config, environment, needs_secrets=needs_secrets)
+    is_inviting = parsed.command == "admin invite-url"
+    loaded = load_or_tell(
+        name,
+        parsed.config,
+        environment,
+        needs_secrets=is_inviting,
+        platform="discord" if is_inviting else "",
+    )
     if loaded is None:
         return MISTAKEN
     return run_command(name, _run(loaded.settings, parsed), code_if_stopped=130)
@@ -51,6 +57,7 @@ async def _done(settings: Settings, parsed: argparse.Namespace) -> str:
     """Do it; returns what to show."""
     if parsed.command == "admin backup":
         target = Path(parsed.file)
+        check_store(settings.storage.path)
         await asyncio.to_thread(back_up, settings.storage.path, target, replace=parsed.replace)
         return f"The store is copied to {target}, its key to {target}.key; keep both where nobody reads them."
     if parsed.command == "admin export":
@@ -80,12 +87,9 @@ async def _export(settings: Settings, parsed: argparse.Namespace) -> str:
 
 
 async def _invite_url(settings: Settings) -> str:
-    token = settings.discord.token.get_secret_value()
-    if not token:
-        raise Mistaken("[discord] is not enabled, or has no token; there is nobody to invite")
     from bot.on_discord.inviting import invite_url
 
-    return await invite_url(token)
+    return await invite_url(settings.discord.token.get_secret_value())
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ class Access:
         self._key = key
         self._said = Said({}, {})
         self._has_hashes = False
-        self._ignored_until_ms: dict[str, int] = {}
+        self._ignored_until_s: dict[str, float] = {}
 
     async def load(self, store: Database) -> None:
         """Take in what the store knows. Raises StoreUnusable."""
@@ -56,12 +56,10 @@ class Access:
 
     def is_silenced(self, platform: str, external_id: str) -> bool:
         """Nothing of this person is heard now: banned, or ignored for a while."""
-        now_ms = self._clock.now_ms()
-        names = self._names(platform, external_id)
+        now_ms, now_s = self._clock.now_ms(), self._clock.now_s()
         return any(
-            said.get(name, 0) > now_ms
-            for name in names
-            for said in (self._said.banned_until_ms, self._ignored_until_ms)
+            self._said.banned_until_ms.get(name, 0) > now_ms or self._ignored_until_s.get(name, now_s) > now_s
+            for name in self._names(platform, external_id)
         )
 
     def rule_for(self, platform: str, ids: Iterable[str], *, is_order: bool = False) -> bool | None:
@@ -85,20 +83,20 @@ class Access:
         )
         return not is_denied and not self.is_silenced(platform, external_id)
 
-    def ignore(self, platform: str, external_id: str, until_ms: int) -> None:
+    def ignore(self, platform: str, external_id: str, for_ms: int) -> None:
         """Hear nothing of somebody for a while; a restart ends it."""
-        now_ms = self._clock.now_ms()
-        if len(self._ignored_until_ms) >= MOST_IGNORED:
-            kept = {name: at for name, at in self._ignored_until_ms.items() if at > now_ms}
+        now_s = self._clock.now_s()
+        if len(self._ignored_until_s) >= MOST_IGNORED:
+            kept = {name: at for name, at in self._ignored_until_s.items() if at > now_s}
             while len(kept) >= MOST_IGNORED:
                 del kept[min(kept, key=kept.__getitem__)]
-            self._ignored_until_ms = kept
-        self._ignored_until_ms[name_of(Person(platform, external_id))] = until_ms
+            self._ignored_until_s = kept
+        self._ignored_until_s[name_of(Person(platform, external_id))] = now_s + for_ms / 1000
 
     def listen_again(self, platform: str, external_id: str) -> bool:
         """End what `ignore` has begun; False if there was nothing to end."""
-        until_ms = self._ignored_until_ms.pop(name_of(Person(platform, external_id)), 0)
-        return until_ms > self._clock.now_ms()
+        now_s = self._clock.now_s()
+        return self._ignored_until_s.pop(name_of(Person(platform, external_id)), now_s) > now_s
 
     def _names(self, platform: str, external_id: str) -> Iterator[str]:
         person = Person(platform, external_id)

@@ -18,7 +18,7 @@ from storage.conversations import (
     turn_behind,
 )
 from storage.database import Transaction
-from storage.transcript import get_turn
+from storage.transcript import get_turn, last_asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,10 @@ class Asker:
         return (self.where.root or self.event_id) if self.where.kind == "group" else ""
 
 
-def find_for_message(connection: Transaction, asker: Asker, reply_to: str, now_ms: int) -> Conversation:
-    """The conversation that a message goes on with, or begins.
+def find_for_message(
+    connection: Transaction, asker: Asker, reply_to: str, now_ms: int
+) -> Conversation | None:
+    """The conversation that a message goes on with; None if it begins one.
 
     A reply to a conversation's last answer goes on with it, one to an older answer forks it. Otherwise a chat
     of two or a thread goes on where it was, and in a channel a new conversation begins.
@@ -45,8 +47,21 @@ def find_for_message(connection: Transaction, asker: Asker, reply_to: str, now_m
     behind = turn_behind(connection, asker.place.place_id, reply_to) if reply_to else None
     if behind is not None:
         return _after(connection, asker, behind, now_ms)
-    conversation = find_here(connection, asker)
-    return conversation or begin(connection, asker, now_ms)
+    return find_here(connection, asker)
+
+
+def find_begun(connection: Transaction, asker: Asker, since_ms: int) -> Conversation | None:
+    """In a channel, where each message begins a conversation: the one that its author has begun last.
+
+    None if that was before `since_ms`, is answered already, or they have asked something else there since.
+    """
+    if asker.where.kind != "group" or asker.where.root:
+        return None
+    latest = latest_conversation(connection, asker.place.place_id, asker.account_id)
+    if latest is None:
+        return None
+    last = last_asked(connection, latest.conversation_id, asker.account_id, since_ms)
+    return latest if last is not None and last.question.event_id == latest.root else None
 
 
 def find_here(connection: Transaction, asker: Asker) -> Conversation | None:

@@ -37,7 +37,8 @@ class Haste:
     def refusal(self, inbox_id: int, inbound: Inbound, now_ms: int) -> str:
         """Why this is not dealt with; "" if it is.
 
-        It is counted once, however often it is taken up: it may wait for consent, or for the store.
+        It is counted once, however often it is taken up: it may wait for consent, or for the store. `now_ms`
+        is of a clock that only goes on.
         """
         if inbox_id not in self._refusals:
             if len(self._refusals) >= MOST_COUNTED:
@@ -56,7 +57,7 @@ class Haste:
             return ""
         number = self._too_fast.pop(person, 0) + 1
         if number >= self._patience.ignore_after and not self._access.is_admin(person[1]):
-            self._access.ignore(*person, now_ms + self._patience.ignore_ms)
+            self._access.ignore(*person, self._patience.ignore_ms)
             minutes = max(1, round(self._patience.ignore_ms / MINUTE_MS))
             return f"That was too much too fast; I listen to you again in {minutes} minutes."
         self._note(person, number)

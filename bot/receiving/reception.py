@@ -8,7 +8,6 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -18,13 +17,13 @@ from bot.once import Once
 from bot.receiving.access import Access
 from bot.receiving.attachments import with_files
 from bot.receiving.consent import Consent
-from bot.receiving.conversations import Asker, find_for_message
+from bot.receiving.conversations import Asker, begin, find_begun, find_for_message
 from bot.receiving.haste import Haste
 from bot.receiving.limits import Letters
+from bot.receiving.listening import Listening
+from bot.receiving.notices import PlaceNotices
 from bot.sending.outbound import OpensThreads, Outbound
-from bot.sending.pacing import Priority
-from bot.turns.display import key_of
-from bot.words import Call, Inbound, Origin, Post, SendError, Where
+from bot.words import Call, Inbound, Origin, SendError, Where
 from storage.amounts import Rates
 from storage.conversations import Conversation, Place, note_told, open_place
 from storage.database import Database, Transaction
@@ -55,8 +54,6 @@ class Accepted:
     place: Place
     is_joined: bool = False
     """The message was added to a question that was asked a moment before."""
-    must_tell: bool = False
-    """Nobody was told yet, at this place, who can read what is written there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +69,7 @@ class Desk:
     place_notice: str = ""
     attachment_bytes: int = 65_536
     letters: Letters = field(default_factory=Letters)
+    listening: Listening = field(default_factory=Listening)
     consent: Consent = field(kw_only=True)
 
 
@@ -101,6 +99,7 @@ class Reception:
         self._enqueue = enqueue
         self._runner = runner
         self._withdraw = withdraw
+        self._notices = PlaceNotices(desk.store, desk.clock, desk.place_notice)
         self._told_away = Once(TOO_OLD_MS / 1000)
 
     async def take(self, waiting: Waiting, port: Outbound) -> None:
@@ -111,14 +110,15 @@ class Reception:
             logger.warning("event %s cannot be read; it is left out", waiting.event.event_id)
             await self._desk.store.write(dispose, waiting.inbox_id)
             return
-        now_ms = self._desk.clock.now_ms()
+        now_s = self._desk.clock.now_s()
+        self._desk.listening.hear(inbound.where.platform, now_s)
         if inbound.deleted:
             await self._withdraw(waiting, inbound, port)
         elif not self._may_be_heard(inbound):
             await self._desk.store.write(dispose, waiting.inbox_id)
-        elif now_ms - inbound.sent_ms > TOO_OLD_MS:
+        elif self._was_missed(inbound, now_s):
             await self._decline(waiting, inbound, port, self._away(inbound))
-        elif refusal := self._desk.haste.refusal(waiting.inbox_id, inbound, now_ms):
+        elif refusal := self._desk.haste.refusal(waiting.inbox_id, inbound, round(now_s * 1000)):
             await self._decline(waiting, inbound, port, refusal)
         elif inbound.mistake:
             await self._decline(waiting, inbound, port, inbound.mistake)
@@ -133,6 +133,11 @@ class Reception:
         command = inbound.call.command if inbound.call is not None else ""
         where, person = inbound.where, inbound.author.external_id
         return self._desk.access.may_be_heard(where.platform, person, where.place, command)
+
+    def _was_missed(self, inbound: Inbound, now_s: float) -> bool:
+        """It is old, and was said before we have listened without a break."""
+        listening_ms = 1000 * self._desk.listening.length_s(inbound.where.platform, now_s)
+        return self._desk.clock.now_ms() - inbound.sent_ms > max(TOO_OLD_MS, listening_ms)
 
     async def _call(self, waiting: Waiting, inbound: Inbound, call: Call) -> None:
         asker = await self._desk.store.write(self._asker, inbound, waiting.inbox_id)
@@ -150,10 +155,9 @@ class Reception:
         asked_at = inbound.where
         if isinstance(port, OpensThreads):
             inbound = await port.open_thread(inbound)
+        await self._notices.tell(asked_at, inbound.event_id, port)
         accepted = await self._desk.store.write(self._accept, inbound, waiting.inbox_id, asked_at)
         if accepted is not None:
-            if accepted.must_tell:
-                await self._tell_place(asked_at, inbound.event_id, port)
             await self._begin(accepted, inbound, port)
             if complaint:
                 await _tell(port, inbound, complaint)
@@ -167,15 +171,6 @@ class Reception:
         if outcome in REFUSALS:
             await self._desk.store.write(refuse, accepted.said, self._desk.clock.now_ms())
             await _tell(port, inbound, REFUSALS[outcome])
-
-    async def _tell_place(self, where: Where, event_id: str, port: Outbound) -> None:
-        """Say who can read what is written here. It is a notice, not a gate: if it fails, we go on."""
-        text = "\n\n".join(filter(None, (self._desk.place_notice, port.limits.controls)))
-        notice = Post(text, key_of(f"notice {where.platform} {where.place}", 0))
-        try:
-            await port.pacer(where).send(Priority.NOTICE, None, partial(port.post, where, event_id, notice))
-        except SendError as error:
-            logger.warning("a place could not be told who can read what is written there: %s", error)
 
     async def _decline(self, waiting: Waiting, inbound: Inbound, port: Outbound, sentence: str) -> None:
         if await self._desk.store.write(dispose, waiting.inbox_id) and sentence:
@@ -210,27 +205,19 @@ class Reception:
         if asker is None:
             return None
         now_ms = self._desk.clock.now_ms()
-        conversation = find_for_message(connection, asker, inbound.reply_to, now_ms)
-        joined = self._joined(connection, asker, conversation, inbound, now_ms)
-        if joined is not None:
-            return Accepted(joined, conversation, asker.place, is_joined=True)
+        found = find_for_message(connection, asker, inbound.reply_to, now_ms)
+        asked_in = found or find_begun(connection, asker, now_ms - TOO_OLD_MS)
+        if asked_in is not None:
+            joined = self._joined(connection, asker, asked_in, inbound, now_ms)
+            if joined is not None:
+                return Accepted(joined, asked_in, asker.place, is_joined=True)
+        conversation = found or begin(connection, asker, now_ms)
         turn_id = queue_turn(connection, asker, conversation, inbound, now_ms)
         said = get_turn(connection, turn_id)
         assert said is not None
-        must_tell = self._must_tell(connection, asker, asked_at, now_ms)
-        return Accepted(said, conversation, asker.place, must_tell=must_tell)
-
-    def _must_tell(self, connection: Transaction, asker: Asker, asked_at: Where, now_ms: int) -> bool:
-        """Whether people where this was asked are to be told; a thread made of it is a part of that."""
-        places = [asker.place.place_id]
         if asked_at != asker.where:
-            channel = open_place(connection, asked_at.platform, asked_at.place, now_ms)
-            inherit_settings(connection, channel.place_id, asker.place.place_id)
-            places.insert(0, channel.place_id)
-        if not self._desk.place_notice:
-            return False
-        is_new = [note_told(connection, place_id, now_ms) for place_id in places]
-        return is_new[0]
+            _inherit(connection, asked_at, asker.place.place_id, now_ms)
+        return Accepted(said, conversation, asker.place)
 
     def _joined(
         self,
@@ -251,6 +238,14 @@ class Reception:
         if len(prompt) > self._desk.letters.message:
             return None
         return last if extend(connection, last.question.turn_id, prompt, inbound.event_id) else None
+
+
+def _inherit(connection: Transaction, asked_at: Where, thread_id: int, now_ms: int) -> None:
+    """A thread that was made of a message is a part of the place where that was written."""
+    channel = open_place(connection, asked_at.platform, asked_at.place, now_ms)
+    inherit_settings(connection, channel.place_id, thread_id)
+    if channel.told_ms is not None:
+        note_told(connection, thread_id, now_ms)
 
 
 def queue_turn(  # one place makes turns, whoever asks for them

@@ -41,6 +41,10 @@ class SwarmBrain:
             self._prefixes.learn(messages)
         return turn_ids(self._model.tokenizer, messages, held)
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        """See bot.brain.Reads."""
+        return self._model.tokenizer.decode(ids)
+
     @asynccontextmanager
     async def write(self, request: Request, on_event: Callable[[Event], None]) -> AsyncIterator[Writing]:
         """See bot.brain.Brain."""

@@ -36,12 +36,12 @@ class Broken:
 def state_of(session: InferenceSession | None) -> SessionState:
     """How an open session is, or one that is being opened."""
     if session is None:
-        return SessionState("live")
+        return SessionState("live", has_servers=False)
     if session.is_recovering:
         return SessionState("rebuilding")
     if session.position - session.num_done >= TOLD_TOKENS:
         return SessionState("rebuilding", session.num_done, session.position)
-    return SessionState("live", session.position, session.position)
+    return SessionState("live", session.position, session.position, has_servers=bool(session.route))
 
 
 def state_in_store(

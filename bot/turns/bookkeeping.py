@@ -13,7 +13,17 @@ from storage.amounts import Rates, charge, next_period_ms
 from storage.conversations import Conversation, get_conversation
 from storage.database import Database, Transaction
 from storage.errors import QuotaExceeded, StoreBusy
-from storage.ledger import Turn, heartbeat, note_person_told, refund, reserve, settle, standing
+from storage.ledger import (
+    Turn,
+    grant_today,
+    heartbeat,
+    note_person_told,
+    refund,
+    reserve,
+    settle,
+    standing,
+    was_person_told,
+)
 from storage.settings import Value, settings_of
 from storage.transcript import (
     Progress,
@@ -110,7 +120,7 @@ class Books:
     async def begin(self, said: Said, context: Context, model: str) -> int:
         """Start a turn and hold what it may cost at most; returns how many tokens it may write.
 
-        Raises QuotaExceeded.
+        Its author gets today's grant if the day has begun while it waited. Raises QuotaExceeded.
         """
         now_ms = self._clock.now_ms()
         question = said.question
@@ -118,6 +128,7 @@ class Books:
 
         def begin(connection: Transaction) -> int:
             start(connection, question.turn_id, model, now_ms)
+            grant_today(connection, question.account_id, self._rates, now_ms)
             held = reserve(connection, question.account_id, wanted, self._rates, self._boot, now_ms + HOLD_MS)
             return held.max_new_tokens
 
@@ -131,11 +142,9 @@ class Books:
 
     async def first_notice(self, said: Said) -> str:
         """What the person has to be told below their first answer; "" if they were, or there is nothing."""
-        if not self._person_notice:
+        if not self._person_notice or await self.store.read(was_person_told, said.question.account_id):
             return ""
-        account_id, now_ms = said.question.account_id, self._clock.now_ms()
-        is_first = await self.store.write(note_person_told, account_id, now_ms)
-        return self._person_notice if is_first else ""
+        return self._person_notice
 
     async def keep(self, said: Said, progress: Progress) -> bool:
         """Keep what a turn has come to, and what it has cost; False if its hold is gone."""
@@ -170,9 +179,15 @@ class Books:
 
         await self._insist(ended)
 
-    async def delivered(self, said: Said) -> None:
-        """All of a turn is to be seen."""
-        await self.store.write(note_delivered, said.question.turn_id, self._clock.now_ms())
+    async def delivered(self, said: Said, *, was_told: bool = False) -> None:
+        """All of a turn is to be seen; and what is below a person's first answer, if they `was_told` that."""
+
+        def note(connection: Transaction, now_ms: int) -> None:
+            note_delivered(connection, said.question.turn_id, now_ms)
+            if was_told:
+                note_person_told(connection, said.question.account_id, now_ms)
+
+        await self.store.write(note, self._clock.now_ms())
 
     async def given_up(self, said: Said, num_seen: int | None) -> None:
         """No more of a turn is ever to be seen: what was paid for the rest is given back, once.

@@ -7,12 +7,15 @@ before, where turns are dropped or where ids are missing is everything rendered 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.brain import Brain, Message
+from bot.brain import Brain, Message, Reads
+from bot.rendering.thinking import joined, opening_after, opening_of_prompt
 from bot.turns.names import as_told
 from storage.transcript import Said
 from swarm.errors import ContextTooLong, LocalProtocolError
 
 LEAST_ROOM_TOKENS = 16
+OPENING_TOKENS = 8
+"""Of a prompt, the last: more than a template needs to open the thoughts of the answer."""
 SPARE_SHARE = 4
 """If turns must go, so many go that a fourth is free: else the next turn would be told everything anew."""
 
@@ -30,6 +33,8 @@ class Context:
     """What the question itself has added: what is paid for, whatever had to be said again."""
     num_before: int = 0
     """Turns of the path, the dropped ones too."""
+    opening: str = ""
+    """What the answer's text lacks at its beginning: thoughts that were open when it began."""
 
     @property
     def is_anew(self) -> bool:
@@ -72,7 +77,9 @@ def plan_context(  # what there is to say, and how much of it may be said
         raise ContextTooLong(f"{len(ids)} tokens are too many where {limit} are the most")
     num_held = len(held) if ids[: len(held)] == held else 0
     new_tokens = len(ids) - num_held if num_held or not path else len(brain.encode(messages[-1:]))
-    return Context(ids, num_held, num_dropped, min(room_tokens, wanted_tokens), new_tokens, len(path))
+    opening = opening_of_prompt(brain.text_of(ids[-OPENING_TOKENS:])) if isinstance(brain, Reads) else ""
+    room_tokens = min(room_tokens, wanted_tokens)
+    return Context(ids, num_held, num_dropped, room_tokens, new_tokens, len(path), opening)
 
 
 def resume_context(path: Sequence[Said], wanted_tokens: int, limit: int | None) -> Context:
@@ -86,7 +93,8 @@ def resume_context(path: Sequence[Said], wanted_tokens: int, limit: int | None) 
     room = wanted_tokens if limit is None else min(wanted_tokens, limit - len(held))
     if room < min(LEAST_ROOM_TOKENS, wanted_tokens):
         raise ContextTooLong(f"the conversation has {len(held)} tokens, and {limit} are the most")
-    return Context(held, len(held), path[-1].progress.num_dropped, room, 0, len(path))
+    last = path[-1].progress
+    return Context(held, len(held), last.num_dropped, room, 0, len(path), opening_after(last.answer))
 
 
 def held_ids(path: Sequence[Said]) -> list[int]:
@@ -111,5 +119,5 @@ def _messages(system: str, path: Sequence[Said], told: Sequence[str]) -> list[Me
             messages.append({"role": "assistant", "content": said.progress.answer})
         elif messages:  # it went on with the answer before
             *messages, last = messages
-            messages.append({"role": "assistant", "content": last["content"] + said.progress.answer})
+            messages.append({"role": "assistant", "content": joined(last["content"], said.progress.answer)})
     return [*messages, {"role": "user", "content": told[-1]}]

@@ -79,6 +79,11 @@ class Display:
         """Something of it may be seen."""
         return bool(self._shown)
 
+    @property
+    def notice(self) -> str:
+        """What is shown as long as there is no text; "" if nothing."""
+        return self._draft.notice
+
     async def recall(self) -> None:
         """After a restart: find the messages that were sent before."""
         sent = await self._store.read(deliveries_of, self._turn_id)

@@ -8,6 +8,7 @@ from bot.brain import Writing
 from bot.measures import Ended, Stopwatch
 from bot.rendering.thinking import without_thoughts
 from bot.sending.outbound import Outbound
+from bot.sending.pacing import Stream
 from bot.turns.bookkeeping import Wishes
 from bot.turns.context import Context
 from bot.turns.display import Display
@@ -25,6 +26,8 @@ class Gate:
         self.is_stopped = False
         self.is_withdrawn = False
         """Its question was deleted: nothing more of it is shown."""
+        self.is_left = False
+        """We stop: what has shown nothing is answered after the next start, the rest is cut off."""
         self.num_ahead = num_ahead
 
 
@@ -44,6 +47,8 @@ class Run:
     notes: list[str] = field(default_factory=list)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     gate: Gate | None = None
+    stream: Stream | None = None
+    """The answer that is being shown; None as long as it waits for its time."""
     must_begin_again: bool = False
     gives_way: bool = False
     """No server has room for it, and others wait for some already."""
@@ -63,14 +68,30 @@ class Run:
         return self.gate is not None and self.gate.is_withdrawn
 
     @property
+    def is_left(self) -> bool:
+        return self.gate is not None and self.gate.is_left
+
+    @property
     def must_end(self) -> bool:
         """Nothing more is to be written."""
-        return self.is_stopped or self.is_late
+        return self.is_stopped or self.is_late or self.is_left
 
     @property
     def has_text(self) -> bool:
         """Something was written."""
         return self.writing is not None and bool(self.writing.text)
+
+    @property
+    def has_begun(self) -> bool:
+        """There is a first token, whether it can be seen or not."""
+        return self.writing is not None and bool(self.writing.ids)
+
+    @property
+    def text(self) -> str:
+        """What was written, behind the thoughts that were open before."""
+        if self.context is None or self.writing is None or not self.writing.text:
+            return ""
+        return self.context.opening + self.writing.text
 
     @property
     def turn_id(self) -> str:
@@ -97,7 +118,7 @@ class Run:
     def grown(self) -> str:
         """What readers see of the answer, of which there is more now."""
         assert self.writing is not None
-        text = self.shown(self.writing.text)
+        text = self.shown(self.text)
         self.growth.note(len(text), self.writing.num_shown)
         return text
 
@@ -111,7 +132,7 @@ class Run:
         if self.writing is None:
             return None if self.display.is_visible else 0
         letters = self.display.seen.num_letters
-        is_all = 0 < len(self.shown(self.writing.text).rstrip()) <= letters
+        is_all = 0 < len(self.shown(self.text).rstrip()) <= letters
         return self.writing.num_shown if is_all else self.growth.tokens_within(letters)
 
     def progress(self) -> Progress:
@@ -120,7 +141,7 @@ class Run:
         if context is None or writing is None or not writing.text:
             return Progress()
         return Progress(
-            writing.text,
+            self.text,
             context.prompt_ids,
             list(writing.ids),
             is_anew=context.is_anew,
@@ -147,9 +168,15 @@ class Run:
 
 
 def outcome_of(run: Run) -> tuple[State, str]:
-    """How a turn has ended whose answer is not written any more, and what is said below it."""
+    """How a turn has ended whose answer is not written any more, and what is said below it.
+
+    "queued" if it has not: nothing was written when we had to stop.
+    """
     finish = run.writing.finish if run.writing is not None else ""
+    if run.is_left and not finish and not run.is_stopped:
+        state: State = "interrupted" if run.has_text else "queued"
+        return state, footer_of(state, has_text=run.has_text)
     if run.is_late and not finish and not run.is_stopped:
         return ("stopped", LATE) if run.has_text else ("failed", LATE_SILENT)
-    state: State = "stopped" if run.is_stopped else STATES.get(finish, "done")
+    state = "stopped" if run.is_stopped else STATES.get(finish, "done")
     return state, footer_of(state, has_text=run.has_text)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -23,6 +23,8 @@ from bot.turns.context import Context, longest, plan_context, resume_context
 from bot.turns.display import Display
 from bot.turns.endings import controls_after, footer_of
 from bot.turns.limits import TurnLimits
+from bot.turns.recovery import leave
+from bot.turns.refusals import Refusals
 from bot.turns.remarks import Remarks, on_path, on_quota
 from bot.turns.run import Gate, Run, outcome_of
 from bot.turns.troubles import Trouble, trouble_of
@@ -51,8 +53,9 @@ class TurnRunner:
         self._ports = ports
         self._clock = clock
         self._context_tokens = limits.context_tokens
-        self._waiting = Waiting(clock, limits.seconds)
+        self._waiting = Waiting(clock, brain, limits.seconds)
         self._remarks = Remarks()
+        self._refusals = Refusals(clock)
         self._runs: dict[str, Run] = {}
 
     def stop(self, turn_id: str) -> None:
@@ -78,33 +81,42 @@ class TurnRunner:
         return msgspec.json.decode(said.question.origin, type=Origin)
 
     async def run(self, said: Said, gate: Gate) -> None:
-        """Answer, and show it. Whatever happens, the turn has ended then and its reader knows it."""
+        """Answer, and show it. Whatever happens, the turn has ended then and its reader knows it.
+
+        Unless we have to stop: what has shown nothing then is left for the next start.
+        """
         run = await self._open(said)
         run.gate = gate
         self._runs[run.turn_id] = run
         try:
             await self._recall(run)
-            async with run.port.pacer(run.origin.where).stream() as stream:
+            async with AsyncExitStack() as stack:
                 async with running(self._waiting.end_in_time(run)):
-                    state, footer = await self._answer(run, stream, gate)
-                if run.is_withdrawn:
+                    state, footer = await self._answer(run, gate, stack)
+                if state == "queued":
+                    await self._leave(run)
+                elif run.is_withdrawn:
                     await self._books.end_unshown(run.said, state, run.progress(), run.num_seen())
                     self._note_end(run, state)
                 else:
-                    await self._end_and_show(run, stream, state, footer)
+                    await self._end_and_show(run, state, footer)
         finally:
             self._waiting.leave_line(run)
             del self._runs[run.turn_id]
 
-    async def _end_and_show(self, run: Run, stream: Stream, state: State, footer: str) -> None:
+    async def _leave(self, run: Run) -> None:
+        try:
+            await self._books.store.write(leave, run.turn_id, self._clock.now_ms())
+        except StorageError as error:
+            logger.warning("turn %s is left as it is: %s", run.turn_id, error)
+
+    async def _end_and_show(self, run: Run, state: State, footer: str) -> None:
         await self._books.end(run.said, state, run.progress())
         self._note_end(run, state)
-        if run.progress().answer and (notice := await self._books.first_notice(run.said)):
-            run.notes.append(f"({notice})")
         if run.is_withdrawn:  # meanwhile
             await self._books.given_up(run.said, run.num_seen())
         else:
-            await self._show(run, stream, state, footer)
+            await self._show(run, state, footer)
 
     def _note_end(self, run: Run, state: State) -> None:
         ended = run.ended(state, self._brain.name, self._clock.now_ms())
@@ -119,7 +131,7 @@ class TurnRunner:
         if said.state == "failed" and not said.progress.answer:
             footer = "Something went wrong here; please ask again."
         await self._recall(run)
-        await self._show(run, None, said.state, footer, said.progress.answer)
+        await self._show(run, said.state, footer, said.progress.answer)
 
     async def _recall(self, run: Run) -> None:
         """Find what was shown of a turn before a restart, so that it is not shown twice."""
@@ -140,22 +152,31 @@ class TurnRunner:
         display.measures = self._books.measures
         return Run(said, origin, port, display, wishes)
 
-    async def _answer(self, run: Run, stream: Stream, gate: Gate) -> tuple[State, str]:
-        """Write the answer; returns how it ended, and what to say below it."""
+    async def _answer(self, run: Run, gate: Gate, stack: AsyncExitStack) -> tuple[State, str]:
+        """Write the answer; returns how it ended, and what to say below it. Its stream ends with `stack`."""
         try:
-            async with running(self._preview(run, stream)):
-                await self._waiting.for_turn(run, gate)
-                async with running(self._type_forever(run), self._keep_forever(run)):
-                    state, footer = await self._write(run)
-                    is_cut = state == "length" and run.is_short_of_quota
-                    return state, on_quota(await self._books.next_grant(run.said)) if is_cut else footer
+            run.stream = await self._begin_stream(run, gate, stack)
+            async with running(
+                self._preview(run, run.stream), self._type_forever(run), self._keep_forever(run)
+            ):
+                state, footer = await self._write(run)
+                is_cut = state == "length" and run.is_short_of_quota
+                return state, on_quota(await self._books.next_grant(run.said)) if is_cut else footer
         except (MurmurError, StorageError) as error:
-            trouble = await self._trouble(run, error)
-            return "failed", trouble.sentence
+            return "failed", (await self._trouble(run, error)).in_the_end
         except Exception as error:  # a mistake of ours: whoever asked is told that there was one
             trouble = await self._trouble(run, error)
             logger.exception("turn %s failed: %s", run.turn_id, trouble.sentence)
             return "failed", trouble.sentence
+
+    async def _begin_stream(self, run: Run, gate: Gate, stack: AsyncExitStack) -> Stream:
+        """When its time has come: what only waits takes no share of what the platform lets answers show."""
+        waiting = Stream(self._clock.now_s())
+        async with running(self._preview(run, waiting)):
+            await self._waiting.for_turn(run, gate)
+        stream = await stack.enter_async_context(run.port.pacer(run.origin.where).stream())
+        stream.num_edits = waiting.num_edits
+        return stream
 
     async def _write(self, run: Run) -> tuple[State, str]:
         """Try until it is written, stopped, or hopeless; begin again if the question has grown."""
@@ -201,6 +222,7 @@ class TurnRunner:
         """Have the answer written until it is finished, or somebody stops it, be it before its first word."""
         async with running_group() as group:
             run.task = group.create_task(self._compose(run))
+            group.create_task(self._waiting.tell_reading(run))
             if run.must_end or run.must_begin_again:
                 run.break_off()
             try:
@@ -243,7 +265,7 @@ class TurnRunner:
     def _note(self, run: Run, event: Event) -> None:
         if event.kind == "recovered" and event.pause_s > TOLD_PAUSE_S:
             run.notes.append(f"(a server was lost; I went on after {event.pause_s:.0f} s)")
-        elif event.kind == "restoring":
+        elif event.kind == "restoring" and run.context is not None and run.context.num_before:
             run.display.update_notice(f"(restoring the conversation: {event.num_tokens} tokens)")
         elif event.kind == "busy":
             self._waiting.hear_busy(run)
@@ -251,20 +273,21 @@ class TurnRunner:
     async def _trouble(self, run: Run, error: Exception) -> Trouble:
         return trouble_of(error, secrets.token_hex(4), await self._books.next_grant(run.said))
 
-    async def _show(
-        self, run: Run, stream: Stream | None, state: State, footer: str, text: str | None = None
-    ) -> None:
-        written = (run.writing.text if run.writing is not None else "") if text is None else text
-        written = run.shown(written)
-        notes = "\n".join([*run.notes, *([footer] if footer else [])])
-        controls = controls_after(state, has_text=bool(written))
+    async def _show(self, run: Run, state: State, footer: str, text: str | None = None) -> None:
+        answer = run.text if text is None else text
+        written = run.shown(answer)
+        first = await self._books.first_notice(run.said) if answer else ""
+        notes = "\n".join([*run.notes, *([f"({first})"] if first else []), *([footer] if footer else [])])
+        controls = controls_after(state, has_text=bool(answer))
         try:
-            await run.display.finish(run.port.pacer(run.origin.where), stream, written, notes, controls)
+            await run.display.finish(run.port.pacer(run.origin.where), run.stream, written, notes, controls)
         except Refused as error:
             logger.warning("turn %s may not be shown: %s", run.turn_id, error)
             await self._books.given_up(run.said, run.num_seen())
+            if state != "stopped":  # nobody waits for it
+                await self._refusals.tell(run, error)
             return
         except SendError as error:
             logger.warning("turn %s is not shown yet: %s", run.turn_id, error)
             return
-        await self._books.delivered(run.said)
+        await self._books.delivered(run.said, was_told=bool(first))

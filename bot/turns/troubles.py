@@ -9,6 +9,7 @@ from typing import Literal
 
 from bot.rendering.counting import counted
 from bot.turns.room_line import NoRoom
+from bot.words import Refused
 from storage.errors import QuotaExceeded, StorageError
 from swarm.errors import (
     ContextTooLong,
@@ -20,7 +21,7 @@ from swarm.errors import (
     SwarmTimeout,
 )
 
-Kind = Literal["no_route", "full", "too_long", "lost", "slow", "quota", "store", "internal"]
+Kind = Literal["no_route", "full", "too_long", "lost", "slow", "quota", "store", "not_allowed", "internal"]
 MAX_NAMED_BLOCKS = 6
 EARLIER_COUNTS = (
     "I also count the {} that you had used today before I forgot you; a keyed hash without your name"
@@ -35,6 +36,13 @@ class Trouble:
     kind: Kind
     sentence: str
     may_pass: bool = False
+    last_sentence: str = ""
+    """In place of the other one when nothing is tried any more, if that tells of trying."""
+
+    @property
+    def in_the_end(self) -> str:
+        """What people read about it when nothing is tried any more."""
+        return self.last_sentence or self.sentence
 
 
 def trouble_of(error: Exception, error_id: str, next_grant: str = "tomorrow") -> Trouble:
@@ -52,6 +60,8 @@ def _no_route(error: Exception, _: str) -> Trouble:
         "no_route",
         f"Nobody serves {blocks} right now. I try again for a while; `contribute` tells how to help.",
         may_pass=True,
+        last_sentence=f"Nobody serves {blocks} right now; please ask again later."
+        " `contribute` tells how to help.",
     )
 
 
@@ -66,6 +76,10 @@ def _says(kind: Kind, sentence: str, *, may_pass: bool = False) -> Callable[[Exc
     return lambda error, next_grant: Trouble(kind, sentence, may_pass)
 
 
+NOT_ALLOWED = (
+    "I have an answer for you that I am not allowed to show where you asked: please ask somewhere else, or"
+    " whoever runs that place to let me write there."
+)
 _TABLE: tuple[tuple[type[Exception], Callable[[Exception, str], Trouble]], ...] = (
     (QuotaExceeded, _quota),
     (NoRouteError, _no_route),
@@ -75,6 +89,7 @@ _TABLE: tuple[tuple[type[Exception], Callable[[Exception, str], Trouble]], ...] 
     (SessionLost, _says("lost", "This conversation was taken over elsewhere; ask again.", may_pass=True)),
     (SwarmTimeout, _says("slow", "The swarm did not answer in time; please try again.", may_pass=True)),
     (PeerError, _says("lost", "A server failed and none could take its place; try again.", may_pass=True)),
+    (Refused, _says("not_allowed", NOT_ALLOWED)),
     (StorageError, _says("store", "I cannot write down what you use, so I cannot answer right now.")),
     (MurmurError, _says("slow", "The swarm could not answer; please try again.", may_pass=True)),
 )

@@ -1,6 +1,8 @@
 """What a turn waits for before a word of it is written, and what its reader sees meanwhile."""
 
+from bot.brain import Brain
 from bot.clock import Clock
+from bot.rendering.counting import counted
 from bot.turns.room_line import NoRoom, RoomLine
 from bot.turns.run import Gate, Run
 from bot.turns.troubles import Trouble
@@ -9,14 +11,16 @@ from swarm.errors import PeerBusy, SwarmError
 PATIENCE_S = 60.0
 RETRY_S = 2.0
 TOLD_QUEUE_S = 2.0
+TOLD_READING_S = 3.0
 LOOK_S = 0.2
 
 
 class Waiting:
     """Knows which turns wait for room. `seconds` is all that a turn may take."""
 
-    def __init__(self, clock: Clock, seconds: float) -> None:
+    def __init__(self, clock: Clock, brain: Brain, seconds: float) -> None:
         self._clock = clock
+        self._brain = brain
         self._seconds = seconds
         self._line = RoomLine()
 
@@ -36,6 +40,16 @@ class Waiting:
                 told = notice
                 run.display.update_notice(notice)
         run.display.update_notice("")
+
+    async def tell_reading(self, run: Run) -> None:
+        """Whoever waits for long for the first word, and knows no reason, sees how much is read before it."""
+        await self._clock.sleep(TOLD_READING_S)
+        if run.has_begun or run.context is None:
+            return
+        state = await self._brain.session_state(run.said.question.conversation_id)
+        reading = f"(reading: {counted(len(run.context.prompt_ids), 'token')})"
+        if not run.has_begun and not run.display.notice:
+            run.display.update_notice(reading if state.has_servers else "(looking for servers)")
 
     def patience_ends_s(self) -> float:
         """Until when a turn that begins now puts up with trouble."""

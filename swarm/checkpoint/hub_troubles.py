@@ -8,7 +8,7 @@ from swarm.errors import ConfigError
 
 TRANSIENT = frozenset((408, 425, 500, 502, 503, 504))
 TOO_MANY = 429
-LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
+LOG_IN = "log in with `.venv/bin/hf auth login` or set HF_TOKEN"
 NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 NO_ROOM_IN_WORDS = "os error 28"
 """The chunk store's errors are words alone: so ends what Rust says of ENOSPC."""

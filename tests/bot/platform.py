@@ -13,6 +13,7 @@ from bot.rendering.moments import in_utc
 from bot.rendering.splitting import utf16_units
 from bot.sending.pacer import Pacer
 from bot.sending.pacing import ChannelPace
+from bot.survey import SessionState
 from bot.words import (
     Attached,
     Author,
@@ -228,6 +229,9 @@ class FakeBrain(FakeSurveys):
 
     def is_open(self, conversation_id: int) -> bool:
         return False
+
+    async def session_state(self, conversation_id: int) -> SessionState:
+        return SessionState("live")
 
     async def forget(self, conversation_id: int, kept: LiveSession | None = None) -> None:
         self.forgotten.append(conversation_id)

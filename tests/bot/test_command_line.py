@@ -14,7 +14,7 @@ from bot.operator.command import run_operator
 LINES: list[tuple[str, Callable[[list[str]], int]]] = [
     ("bot", lambda more: run_command_line(more, {})),
     ("config", lambda more: run_config(["check", *more], {})),
-    ("matrix", lambda more: run_matrix(["login", *more], {})),
+    ("matrix", lambda more: run_matrix(["login", *more], {"MATRIX_STORE_SECRET": "s" * 16})),
     ("admin audit", lambda more: run_operator(["admin", "audit", *more], {})),
     ("quota show", lambda more: run_operator(["quota", "show", "@ada:example.org", *more], {})),
 ]

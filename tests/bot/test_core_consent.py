@@ -124,7 +124,7 @@ async def test_where_nobody_asks_agreeing_is_not_needed(world: World) -> None:
 async def test_of_somebody_who_does_not_agree_few_questions_are_kept(asking: World) -> None:
     for number in range(20):
         await asking.say(f"hello {number}", where=CHANNEL)
-        await asking.quiet()
+        await asking.pass_(1.3)  # what is said within a moment is a part of what was said before
     assert len(await asking.store.read(waiting, "fake")) == 3
     await asking.call("agree", where=CHANNEL)
     await asking.quiet()
@@ -157,7 +157,7 @@ async def test_a_question_that_waited_for_consent_is_not_counted_again_when_it_i
     async with open_world(store_path, rules=SLOW) as world:
         for number in range(3):
             await world.say(f"hello {number}", where=CHANNEL)
-            await world.quiet()
+            await world.pass_(1.3)
         await world.call("agree", where=CHANNEL)
         await world.quiet()
         assert sorted(world.port.texts) == [f"You said: hello {number}" for number in range(3)]

@@ -68,7 +68,7 @@ async def test_a_turn_whose_end_could_not_be_written_down_is_ended_by_the_sweep(
     write = world.store.write
 
     async def unusable(work, *args, **kwargs):  # type: ignore[no-untyped-def]
-        if getattr(work, "__name__", "") in ("ended", "_fail"):
+        if getattr(work, "__name__", "") in ("ended", "fail"):
             raise StoreBusy("the disk is full")
         return await write(work, *args, **kwargs)
 

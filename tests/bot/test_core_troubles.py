@@ -4,6 +4,7 @@ import pytest
 
 from bot.brain import Event
 from bot.turns.troubles import trouble_of
+from bot.words import Refused
 from storage.errors import QuotaExceeded, StoreBusy
 from swarm.errors import ContextTooLong, NoRouteError, PeerBusy, SessionLost, SwarmTimeout
 from swarm.wire.blocks import PeerId
@@ -27,7 +28,10 @@ async def test_behaviour_26_who_waits_in_vain_is_told_after_a_minute_and_pays_no
     world.brain.errors = [NO_ROUTE] * 100
     await world.ask("hello")
     (shown,) = world.port.messages
-    assert shown.post.text.startswith("Nobody serves blocks 3-5")
+    assert shown.post.text == (
+        "Nobody serves blocks 3-5 of the model right now; please ask again later."
+        " `contribute` tells how to help."
+    ), "nothing is tried any more"
     assert shown.post.controls == ("retry",)
     standing = await world.standing()
     assert (standing.used_today, standing.held) == (0, 0)
@@ -50,6 +54,24 @@ class Breaking(str):
     def __iter__(self):  # type: ignore[no-untyped-def]
         yield from "half"
         raise SwarmTimeout("nothing came")
+
+
+async def test_an_answer_that_ends_in_the_middle_for_want_of_servers_promises_no_further_try(
+    world: World,
+) -> None:
+    world.brain.answer = lambda prompt: Leaving()
+    await world.ask("hello")
+    (shown,) = world.port.messages
+    assert shown.post.text.startswith("half\n\nNobody serves blocks 3-5 of the model right now; please ask")
+    assert "try again" not in shown.post.text
+
+
+class Leaving(str):
+    """A script in the middle of which servers go."""
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        yield from "half"
+        raise NO_ROUTE
 
 
 async def test_a_mistake_of_ours_is_one_sentence_with_an_id_and_the_next_question_is_answered(
@@ -118,11 +140,13 @@ def test_who_has_one_credit_left_does_not_read_of_1_credits() -> None:
         (SwarmTimeout("late"), "slow"),
         (QuotaExceeded(3, 10), "quota"),
         (StoreBusy("busy"), "store"),
+        (Refused("no permission"), "not_allowed"),
         (ValueError("oh"), "internal"),
     ],
 )
 def test_every_error_has_one_sentence_without_a_word_of_its_own(error: Exception, kind: str) -> None:
     trouble = trouble_of(error, "abc123")
     assert trouble.kind == kind
-    assert trouble.sentence[0].isupper() and trouble.sentence.endswith(".")  # noqa: PT018
-    assert "Error" not in trouble.sentence
+    for sentence in (trouble.sentence, trouble.in_the_end):
+        assert sentence[0].isupper() and sentence.endswith(".")  # noqa: PT018
+        assert "Error" not in sentence

@@ -41,6 +41,8 @@ def check_may_send(call: Call, channel: Channel) -> None:
         return
     sends = Permission.SEND_MESSAGES_IN_THREADS if channel.is_thread else Permission.SEND_MESSAGES
     call.channel(sends)
+    if channel.is_locked and not channel.permissions_of(call.world.bot) & Permission.MANAGE_THREADS:
+        raise Refusal(160005)
 
 
 def check_may_show(allowed: Permission, version: Version) -> None:

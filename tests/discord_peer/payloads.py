@@ -140,7 +140,7 @@ def _thread_part(thread: Channel) -> Json:
             "archived": thread.is_archived,
             "archive_timestamp": made,
             "auto_archive_duration": thread.archive_minutes,
-            "locked": False,
+            "locked": thread.is_locked,
             "create_timestamp": made,
         },
     }

@@ -230,6 +230,16 @@ async def test_one_message_has_one_thread(fake: FakeDiscord, bot: Bot) -> None:
     assert await code_of(sent.create_thread(name="two")) == 160004
 
 
+async def test_in_a_locked_thread_only_who_manages_threads_writes(fake: FakeDiscord, bot: Bot) -> None:
+    channel = fake.channel(fake.guild())
+    thread = fake.user("alice", channel.guild).starts_thread(channel, "locked")  # type: ignore[arg-type]
+    thread.is_locked = True
+    assert await code_of(bot.place(thread.id).send("hm")) == 160005
+    channel.allow(fake.bot, Permission.MANAGE_THREADS)
+    await bot.place(thread.id).send("hm")
+    assert [message.content for message in thread.messages] == ["hm"]
+
+
 async def test_nothing_is_edited_in_an_archived_thread(fake: FakeDiscord, bot: Bot) -> None:
     guild = fake.guild()
     thread = fake.user("alice", guild).starts_thread(fake.channel(guild), "talk")

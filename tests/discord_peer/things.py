@@ -182,6 +182,8 @@ class Channel:
     owner: User | None = None
     overwrites: dict[int, Overwrite] = field(default_factory=dict)
     is_archived: bool = False
+    is_locked: bool = False
+    """Of a thread: only who manages threads writes there."""
     archive_minutes: int = 1440
     thread_members: list[User] = field(default_factory=list)
     all_messages: dict[int, Message] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """`./murmur serve` as a process: mistakes are told at once, and a signal ends it cleanly at any moment."""
 
+import json
 import os
 import signal
 import subprocess
@@ -93,3 +94,25 @@ def test_a_signal_while_it_starts_ends_it_with_0_and_without_a_traceback(
     assert process.returncode == 0
     assert "Traceback" not in rest
     assert "Error" not in rest
+
+
+def test_it_says_what_computes_and_remembers_its_speed_for_that_alone(
+    model: Path, start: Start, tmp_path: Path
+) -> None:
+    for num_threads, words in ((1, "the CPU with 1 thread"), (2, "the CPU with 2 threads")):
+        process = start(str(model), *LOCAL, "--device", "cpu", "--threads", str(num_threads))
+        assert process.stderr is not None
+        heard = []
+        for line in process.stderr:
+            heard.append(line.rstrip("\n"))
+            if line.startswith("online as"):
+                break
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert [line.partition(";")[0] for line in heard if line.startswith("computing")] == [
+            f"computing on {words}"
+        ]
+    remembered = json.loads((tmp_path / ".cache" / "murmur" / "throughput.json").read_text())
+    assert sorted(json.loads(key)["device"] for key in remembered) == [
+        "the CPU with 1 thread", "the CPU with 2 threads",
+    ]  # fmt: skip

@@ -78,7 +78,7 @@ def test_a_public_model_needs_no_token(hub: FakeHub, tmp_path: Path) -> None:
         (
             "private",
             None,
-            r"a model on the Hub; check the name, and if it is private log in with .* HF_TOKEN$",
+            r"check the name, and if it is private log in with `\.venv/bin/hf auth login` or set HF_TOKEN$",
         ),
         (
             "private",

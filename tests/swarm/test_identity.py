@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarm.client import join
+from swarm.dht import open_dht
 from swarm.errors import ConfigError
 from swarm.identity import holding, load_identity, temporary_identity
 from swarm.transport import open_transport
@@ -40,6 +42,20 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 def test_a_device_without_an_end_is_one_sentence() -> None:
     with pytest.raises(ConfigError, match="no Ed25519 identity"):
         load_identity(Path("/dev/zero"))
+
+
+def test_a_file_may_be_named_by_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "me.key"
+    assert load_identity(str(path)).peer_id == load_identity(path).peer_id
+    assert load_identity(str(path)).path == path
+
+
+async def test_whoever_joins_may_name_the_file_by_a_text_or_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "me.key"
+    async with open_transport() as other, open_dht(other):
+        for name in (str(path), path):
+            async with join(other.addresses, identity=name) as swarm:
+                assert swarm.transport.peer_id == load_identity(path).peer_id
 
 
 async def test_libp2p_reads_the_file_and_finds_the_same_peer_id(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bot.commands.catalogue import COMMANDS
-from bot.on_discord.hearing import NOT_HERE
+from bot.on_discord.interactions import NOT_HERE
 from tests.bot.on_discord.conftest import Place
 from tests.bot.on_discord.stage import Stage, open_stage
 from tests.discord_peer import Channel, FakeDiscord, NotPossible, Permission, Person

@@ -270,3 +270,6 @@ class BusyCore:
 
     async def leave_place(self, platform: str, place: str) -> None:
         await self._core.leave_place(platform, place)
+
+    def stop(self, turn_id: str) -> None:
+        self._core.stop(turn_id)

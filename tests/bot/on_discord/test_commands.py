@@ -9,7 +9,7 @@ import pytest
 
 from bot.commands.catalogue import COMMANDS
 from bot.on_discord import receipts
-from bot.on_discord.hearing import NOT_HERE
+from bot.on_discord.interactions import NOT_HERE
 from bot.on_discord.tree import ASK_ABOUT, MARKER
 from storage.inbox import Event, get_marker
 from tests.bot.on_discord.conftest import Place
@@ -34,6 +34,9 @@ class SlowCore:
 
     async def leave_place(self, platform: str, place: str) -> None:
         await self._core.leave_place(platform, place)
+
+    def stop(self, turn_id: str) -> None:
+        self._core.stop(turn_id)
 
 
 async def asked_in(stage: Stage, place: Place, text: str = "hm") -> None:

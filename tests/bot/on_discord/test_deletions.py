@@ -80,7 +80,7 @@ async def test_a_message_that_was_joined_takes_the_question_away(stage: Stage, p
 
 async def test_a_message_that_is_deleted_at_once_is_not_answered(stage: Stage, place: Place) -> None:
     place.alice.deletes(asks(stage, place))
-    kept = asks(stage, place, "kept")
+    kept = place.bob.says(place.channel, "kept", mentions=[stage.fake.bot])
     await stage.until(lambda: any(it.reply_to is kept for it in place.channel.by(stage.fake.bot)))
     await stage.quiet()
     await stage.until(lambda: len(place.channel.by(stage.fake.bot)) == 1)

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from bot.on_discord import port
+from bot.on_discord import telling
 from tests.bot.on_discord.conftest import Place, furnished
 from tests.bot.on_discord.stage import RULES, Stage, open_stage
 from tests.bot.on_discord.test_port import event_of, prompt, where
@@ -49,7 +49,7 @@ async def test_a_file_is_never_shown_to_others(stage: Stage, place: Place) -> No
     asked = prompt(place)
     await stage.discord.port.tell(event_of(asked, place.alice, where(place), "export"), "Here it is.", FILE)
     (said,) = place.channel.by(stage.fake.bot)
-    assert (said.content, files_of(said)) == (port.NO_DIRECT_MESSAGES, [])
+    assert (said.content, files_of(said)) == (telling.NO_DIRECT_MESSAGES, [])
 
 
 async def test_a_mention_with_nothing_but_a_text_file_is_a_question(stage: Stage, place: Place) -> None:

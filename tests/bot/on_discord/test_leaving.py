@@ -46,6 +46,27 @@ async def test_an_answer_in_a_place_that_is_deleted_ends_and_is_settled(
     await stage.until(lambda: stage.texts(place.bob.direct))
 
 
+@pytest.mark.parametrize("kind", ["channel", "thread"])
+async def test_an_answer_on_a_server_that_the_bot_is_taken_off_ends_and_is_settled(
+    stage: Stage, place: Place, kind: str
+) -> None:
+    stage.brain.answer = lambda prompt: STORY * 4
+    channel = place.channel if kind == "channel" else place.alice.starts_thread(place.channel, "theirs")
+    place.alice.says(channel, "a story", mentions=[stage.fake.bot])
+    await stage.until(lambda: channel.by(stage.fake.bot))
+    before = len(stage.fake.calls(POST)) + len(stage.fake.calls(EDIT))
+    stage.fake.remove_bot(place.guild)
+    await stage.quiet(5.0)
+    (said,) = await stage.turns()
+    assert said.state == "stopped"
+    assert len(said.progress.answer) < len(STORY) * 4
+    assert len(stage.fake.calls(POST)) + len(stage.fake.calls(EDIT)) <= before + 5
+    assert await known_places(stage) == set()
+    place.bob.says(place.bob.direct, "and here?")
+    await stage.until(lambda: stage.texts(place.bob.direct))
+    assert await known_places(stage) == {place.bob.direct.id}
+
+
 async def test_the_pacer_of_a_place_goes_with_it(stage: Stage, place: Place) -> None:
     place.alice.says(place.channel, "hm", mentions=[stage.fake.bot])
     await stage.answers(place.channel, 1)

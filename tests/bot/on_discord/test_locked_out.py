@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bot.on_discord.hearing import NOT_HERE
+from bot.on_discord.interactions import NOT_HERE
 from storage.access import set_rule
 from storage.database import Transaction
 from storage.ledger import Person as Named

@@ -29,6 +29,30 @@ def test_an_older_message_does_not_set_a_place_back() -> None:
     assert places.active(DISCORD_EPOCH_MS) == {1: 30}
 
 
+def test_a_place_that_is_to_be_read_on_stays_where_it_was_until_it_is_read() -> None:
+    places = Places()
+    places.note(1, 20)
+    places.hold([1])
+    marker = places.note(1, 30)[MARKER]
+    places.note_seen(1, 40)
+    places.hold([1])
+    assert places.active(DISCORD_EPOCH_MS) == Places(marker).active(DISCORD_EPOCH_MS) == {1: 20}
+    assert Places(places.let_go(1)[MARKER]).active(DISCORD_EPOCH_MS) == {1: 40}
+    assert places.let_go(1) == {}
+    places.note(1, 50)
+    assert places.active(DISCORD_EPOCH_MS) == {1: 50}
+
+
+def test_a_place_that_is_left_while_it_is_read_on_is_forgotten() -> None:
+    places = Places()
+    places.note(1, 20)
+    places.hold([1])
+    places.note(1, 30)
+    assert Places(places.forget(1)[MARKER]).active(DISCORD_EPOCH_MS) == {}
+    assert places.let_go(1) == {}
+    assert 1 not in places
+
+
 def test_a_place_that_was_silent_for_a_week_is_not_read_on() -> None:
     places = Places()
     places.note(1, id_at(NOW_MS - 8 * DAY_MS))

@@ -6,7 +6,7 @@ import aiohttp
 import discord
 import pytest
 
-from bot.on_discord import pacers, port
+from bot.on_discord import pacers, telling
 from bot.on_discord.errors import RefusedWith, translated
 from bot.words import Author, Call, Inbound, Limited, Post, Refused, Unreachable, Where
 from tests.bot.on_discord.conftest import Place
@@ -88,7 +88,7 @@ async def test_what_is_personal_is_not_said_where_others_read_it(stage: Stage, p
     asked, sender = prompt(place), stage.discord.port
     await sender.tell(event_of(asked, place.alice, where(place), "quota"), "You have 3 credits.")
     (said,) = place.channel.by(stage.fake.bot)
-    assert said.content == port.NO_DIRECT_MESSAGES
+    assert said.content == telling.NO_DIRECT_MESSAGES
     assert said.reply_to is asked
 
 
@@ -97,6 +97,35 @@ async def test_a_long_sentence_is_told_in_parts(stage: Stage, place: Place) -> N
     await stage.discord.port.tell(event_of(asked, place.alice, where(place)), "word " * 600)
     assert "".join(stage.texts(place.alice.direct)).count("word") == 600
     assert len(stage.texts(place.alice.direct)) == 2
+
+
+@pytest.mark.parametrize("how", ["privately", "below a command", "in a direct chat"])
+async def test_what_is_too_long_to_be_told_is_whole_in_a_file(stage: Stage, place: Place, how: str) -> None:
+    text = "".join(f"session {number} of somebody's\n" for number in range(500))
+    here = where(place)
+    if how == "below a command":
+        asked = place.alice.runs("undo", channel=place.channel)
+        await stage.until(lambda: asked.messages and not asked.is_pending)
+        event = Inbound(str(asked.id), here, Author(str(place.alice.id), "Alice"), "", 0)
+    elif how == "in a direct chat":
+        here = Where("discord", str(place.alice.direct.id), "direct")
+        event = Inbound(str(stage.fake.world.ids.next()), here, Author(str(place.alice.id), "Alice"), "", 0)
+    else:
+        event = event_of(prompt(place), place.alice, here)
+    await stage.discord.port.tell(event, text)
+    told = place.alice.private[-1] if how == "below a command" else place.alice.direct.messages[-1]
+    assert told.content.startswith("session 0 of somebody's\nsession 1 ")
+    assert told.content.endswith(telling.IN_FILE)
+    (file,) = told.now.attachments
+    assert (file.filename, file.content.decode()) == (telling.WHOLE_NAME, text)
+
+
+async def test_what_is_too_long_beside_a_file_says_how_much_is_left_out(stage: Stage, place: Place) -> None:
+    event = event_of(prompt(place), place.alice, where(place))
+    await stage.discord.port.tell(event, "a" * (3 * telling.LETTERS + 7), ("export.json", b"{}"))
+    first, _, last = place.alice.direct.by(stage.fake.bot)
+    assert [file.filename for file in first.now.attachments] == ["export.json"]
+    assert last.content.endswith("\n(7 more letters are left out)")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bot.commands.reports import AGAIN, NOTHING, THANKS
+from bot.commands.reports import AGAIN, NOTED, NOTED_AGAIN, NOTHING, THANKS
 from storage.reports import last_reports
 from tests.bot.on_discord.conftest import Place
 from tests.bot.on_discord.stage import Stage, open_stage
@@ -38,7 +38,9 @@ async def test_whoever_sees_an_answer_can_report_it_with_its_button(
         assert len(stage.texts(boss.direct)) == 1
 
 
-async def test_the_command_reports_the_latest_answer_with_a_reason(stage: Stage, place: Place) -> None:
+async def test_the_command_reports_the_latest_answer_and_does_not_say_that_somebody_knows_where_nobody_does(
+    stage: Stage, place: Place
+) -> None:
     nothing = place.bob.runs("report", {"reason": "rude"}, channel=place.channel)
     await stage.until(lambda: nothing.messages and not nothing.is_pending)
     assert place.bob.private[-1].content == NOTHING
@@ -46,10 +48,13 @@ async def test_the_command_reports_the_latest_answer_with_a_reason(stage: Stage,
     latest = await asked_and_answered(stage, place)
     reported = place.bob.runs("report", {"reason": "it is rude"}, channel=place.channel)
     await stage.until(lambda: reported.messages and not reported.is_pending)
-    assert place.bob.private[-1].content == THANKS
+    assert place.bob.private[-1].content == NOTED
     (found,) = await stage.store.read(last_reports, 9)
     assert (found.message_id, found.reason) == (str(latest.id), "it is rude")
     assert found.reporter.external_id == str(place.bob.id)
+    reported = place.bob.runs("report", channel=place.channel)
+    await stage.until(lambda: reported.messages and not reported.is_pending)
+    assert place.bob.private[-1].content == NOTED_AGAIN
 
 
 async def test_an_admin_whom_nobody_can_write_to_is_no_trouble(

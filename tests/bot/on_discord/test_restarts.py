@@ -1,6 +1,5 @@
 """What is lost and found when the connection breaks, the process dies, or Discord does not let us in."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +10,6 @@ import pytest
 
 from bot.clock import RealClock
 from bot.on_discord import port
-from bot.on_discord.opening import open_discord
 from bot.receiving.reception import AWAY
 from bot.turns import runner as turns
 from bot.words import Author, Call, Inbound, Post, Unreachable, Where
@@ -19,10 +17,9 @@ from storage.database import open_database
 from storage.inbox import Event, receive
 from storage.ledger import CHARGE
 from storage.schema import ledger
-from swarm.errors import ConfigError
 from tests.bot.on_discord.conftest import Place, furnished
-from tests.bot.on_discord.stage import POST, Stage, open_stage, settings_of
-from tests.discord_peer import PRIVILEGED, FakeDiscord, Intent
+from tests.bot.on_discord.stage import POST, Stage, open_stage
+from tests.discord_peer import PRIVILEGED, FakeDiscord, Intent, Message
 from tests.discord_peer.conftest import fake_discord
 
 STORY = "Once upon a time there was a swarm of servers, and it told stories. " * 10
@@ -228,27 +225,6 @@ async def test_what_was_said_long_before_gets_a_note_in_private(
         assert stage.texts(place.channel) == []
 
 
-async def test_a_wrong_token_is_a_mistake_of_the_operator(fake: FakeDiscord, store_path: Path) -> None:
-    wrong = settings_of(fake, token="wrong")
-    async with open_database(store_path) as store:
-        with pytest.raises(ConfigError, match="does not know this token"):
-            async with open_discord(wrong, store, RealClock()):
-                pytest.fail("it came in")
-
-
-async def test_a_token_that_stops_being_good_ends_the_bot_with_a_sentence(
-    fake: FakeDiscord, store_path: Path
-) -> None:
-    async def run() -> None:
-        async with open_stage(fake, store_path):
-            fake.world.token = "another"
-            await fake.drop_gateway(resume=True)
-            await asyncio.sleep(10)
-
-    with pytest.raises(ConfigError, match="does not know this token"):
-        await run()
-
-
 async def test_without_the_intent_it_works_as_far_as_it_can_and_says_so(
     store_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -266,9 +242,39 @@ async def test_without_the_intent_it_works_as_far_as_it_can_and_says_so(
     assert "hello" not in caplog.text
 
 
-async def test_without_a_way_to_discord_it_says_that(fake: FakeDiscord, store_path: Path) -> None:
-    fake.fail_next("GET /users/@me", 503)
-    async with open_database(store_path) as store:
-        with pytest.raises(Unreachable):
-            async with open_discord(settings_of(fake), store, RealClock()):
-                pytest.fail("it came in")
+@pytest.mark.usefixtures("kept_at_once")
+async def test_a_clock_goes_when_what_waited_runs_at_once_after_a_restart(
+    fake: FakeDiscord, place: Place, store_path: Path
+) -> None:
+    waited: list[Message] = []
+
+    def begin(stage: Stage) -> None:
+        stage.brain.answer = lambda prompt: STORY * 4
+        place.alice.says(place.channel, "a story", mentions=[fake.bot])
+
+    def second_waits(stage: Stage) -> bool:
+        if not waited and any(len(shown.versions) > 3 for shown in place.channel.by(fake.bot)):
+            waited.append(place.alice.says(place.channel, "two", mentions=[fake.bot]))
+        return bool(waited) and port.CLOCK in waited[0].reactions
+
+    await run_until_killed(fake, store_path, begin, second_waits)
+    assert list(waited[0].reactions) == [port.CLOCK]
+    async with open_stage(fake, store_path, boot="second", seen_reaction=True) as stage:
+        await stage.until(lambda: "You said: two" in stage.texts(place.channel))
+        await stage.until(lambda: list(waited[0].reactions) == [port.SEEN])
+
+
+async def test_behaviour_13_what_could_not_be_looked_for_is_looked_for_before_it_is_sent(
+    fake: FakeDiscord, place: Place, store_path: Path
+) -> None:
+    fake.lose_answer_of_next(POST, times=100)
+    await run_until_killed(
+        fake, store_path, asks_for_a_story(place), lambda stage: place.channel.by(fake.bot)
+    )
+    fake.rest._plans.clear()
+    fake.clock.turn(200.0)  # Discord has forgotten the nonce
+    fake.fail_next("GET /channels/{channel_id}/messages", 503, times=2)
+    async with open_stage(fake, store_path, boot="second") as stage:
+        await stage.until(lambda: stage.texts(place.channel) == ["You said: a story"])
+        await stage.quiet()
+        assert stage.texts(place.channel) == ["You said: a story"]

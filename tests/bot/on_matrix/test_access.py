@@ -65,10 +65,11 @@ async def test_behaviour_29_what_admins_allow_gets_past_the_lists_of_who_is_allo
     new_bot: NewBot, anna: Human, new_human: NewHuman
 ) -> None:
     ben = await new_human("ben")
-    bot = await new_bot(
-        admins=(anna.user_id,), allowed_users=(anna.user_id,), allowed_inviters=("localhost",)
-    )
-    boss, chat = await meet(anna, bot, direct=True), await meet(ben, bot, direct=True)
+    bot = await new_bot(admins=(anna.user_id,), allowed_users=(anna.user_id,))
+    boss, place = await meet(anna, bot, direct=True), await meet(anna, bot)
+    await anna.invite(place.room_id, ben.user_id)
+    await ben.join(place.room_id)
+    chat = Place(ben, bot, place.room_id)
     assert not await is_answered(chat, boss, 1)
     await boss.say(f"!admin allow {ben.user_id}")
     await boss.reads(f"`{ben.user_id}` may use the bot now, unless the configuration denies it.")

@@ -98,6 +98,52 @@ async def test_behaviour_24_retry_and_continue_by_signs(chat: Place) -> None:
     assert rest.question.prompt == ""
 
 
+async def test_a_sign_is_about_the_answer_that_it_is_under_whatever_was_begun_since(chat: Place) -> None:
+    await chat.say("one")
+    first = await chat.reads("You said: one")
+    await chat.bot.quiet()
+    await chat.say("!new")
+    await chat.reads("A new conversation begins.")
+    await chat.say("two")
+    await chat.reads("You said: two")
+    await chat.bot.quiet()
+    chat.bot.brain.answer = lambda prompt: "Something else."
+    await chat.human.react(chat.room_id, first.event_id, "🔁")
+    await chat.reads("Something else.")
+    one, two, again = [said.question for said in await chat.bot.turns()]
+    assert (again.prompt, again.conversation_id) == ("one", one.conversation_id)
+    assert two.conversation_id != one.conversation_id
+
+
+async def test_a_question_that_has_failed_is_asked_again_by_a_sign(chat: Place) -> None:
+    await chat.say("one")
+    await chat.reads("You said: one")
+    await chat.bot.quiet()
+    chat.bot.brain.errors.append(RuntimeError("a mistake of ours"))
+    await chat.say("two")
+    failed = await chat.until(lambda them: next((it for it in them if "went wrong" in it.text), None))
+    await chat.bot.quiet()
+    await chat.human.react(chat.room_id, failed.event_id, "🔁")
+    await chat.reads("You said: two")
+
+
+async def test_a_moderator_cannot_have_what_others_asked_answered_again(
+    anna: Human, bot: Bot, new_human: NewHuman
+) -> None:
+    room = await meet(await new_human("moderator"), bot)
+    await room.human.invite(room.room_id, anna.user_id)
+    await anna.join(room.room_id)
+    await Place(anna, bot, room.room_id).call("hello")
+    answer = await room.reads("You said: hello")
+    await bot.quiet()
+    for sign in ("🔁", "▶"):
+        await room.human.react(room.room_id, answer.event_id, sign)
+    await room.reads("Only who asked for this answer can do that.")
+    await room.reads("That answer is complete; ask something else.")
+    await bot.quiet()
+    assert len(await bot.turns()) == 1
+
+
 async def test_commands_are_read_with_and_without_a_mention(group: Place) -> None:
     for number, line in enumerate(("!undo", f"{group.bot.user_id} !undo", "/undo", "//undo", "!UNDO"), 1):
         asked = await group.say(line)
@@ -193,14 +239,13 @@ async def test_a_clock_that_was_cut_off_while_it_was_sent_is_taken_away_too(chat
     chat.bot.client.send = without_answer
     async with running(port.acknowledge(where, waits, "queued")):
         await sent.wait()
-    chat.bot.client.send = send
+        chat.bot.client.send = send
 
-    def clocks(messages: list[Message]) -> list[tuple[str, str]]:
-        return [it for message in messages if message.event_id == waits for it in message.reactions]
+    def is_gone(messages: list[Message]) -> bool:
+        were_there = [it for it in chat.human.events(chat.room_id) if it["type"] == "m.reaction"]
+        return bool(were_there) and not any(message.reactions for message in messages)
 
-    await chat.human.until(chat.room_id, clocks)
-    await port.acknowledge(where, waits, "")
-    await chat.human.until(chat.room_id, lambda messages: not clocks(messages))
+    await chat.human.until(chat.room_id, is_gone)
     await port.acknowledge(where, waits, "")
 
 

@@ -13,6 +13,7 @@ from nio.crypto.attachments import decrypt_attachment
 
 from bot.on_matrix.account import NotLoggedIn, log_in, open_account
 from bot.on_matrix.memory import remember_encrypted
+from bot.on_matrix.messages import OURS
 from bot.words import Limits
 from tests.bot.on_matrix.test_commands import ends_with
 from tests.bot.on_matrix.test_deliveries import Trouble
@@ -64,6 +65,7 @@ async def test_behaviour_16_people_and_bot_read_each_other_in_an_encrypted_room(
     answer = await sealed_chat.reads("tell me: " + "word " * 30)
     assert answer.is_encrypted
     assert answer.edits
+    assert OURS in answer.content
 
 
 async def test_behaviour_16_strict_clients_read_the_bot_and_are_read_also_after_a_restart_and_a_new_login(

@@ -25,7 +25,8 @@ from tests.bot.on_matrix.test_rooms import ANNA, BOT, member, state
 
 OLD, OTHER = "!old:localhost", "!other:localhost"
 FIRST, SECOND, THIRD = "!first:evil", "!second:evil", "!third:evil"
-EVE = "@eve:evil"
+EVE, BOSS = "@eve:evil", "@boss:evil"
+"""One of another server, and an admin there."""
 Asked = list[tuple[str, str]]
 
 
@@ -52,7 +53,8 @@ class Bot:
         pacer = Pacer(AccountPace(burst=10_000, per_s=1000.0), self.clock)
         own = MatrixSettings(**({"max_rooms": 1} | settings))
         wire = Wire(self.homeserver)  # type: ignore[arg-type]
-        self.invitations = Invitations(wire, self.rooms, own, self.clock, Access(self.clock), pacer)
+        self.access = Access(self.clock, (BOSS,))
+        self.invitations = Invitations(wire, self.rooms, own, self.clock, self.access, pacer)
         if like is None:
             self.enters(OLD)
 

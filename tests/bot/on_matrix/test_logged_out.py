@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import SecretStr
 
 from bot.clock import RealClock
 from bot.config.platforms import MatrixSettings
-from bot.on_matrix.account import introduce, log_in, open_account
+from bot.on_matrix.account import introduce, log_in, open_account, replace_identity
 from bot.on_matrix.platform import open_platform
 from bot.on_matrix.wire import LoggedOut, Wire, error_of
 from bot.receiving.access import Access
@@ -18,6 +19,7 @@ from storage.database import open_database
 from swarm.errors import ConfigError
 from tests.bot.on_matrix.test_encrypted_rooms import SECRET, account
 from tests.bot.on_matrix.world import Place, meet, open_bot, open_client
+from tests.bot.surveys import FakeSurveys
 from tests.matrix_peer.human import Human
 from tests.matrix_peer.synapse import Account, Synapse
 
@@ -26,6 +28,8 @@ pytest_plugins = ("tests.matrix_peer.fixtures",)
 __all__ = ("account",)
 
 ANSWER = "word " * 20 + "the very end"
+CORE = SimpleNamespace(commands=SimpleNamespace(brain=FakeSurveys()))
+"""It never hears anything."""
 
 
 @pytest.mark.parametrize("has_run", [False, True])
@@ -47,7 +51,7 @@ async def test_whoever_is_logged_out_before_the_start_is_told_what_to_do(
     ):
         with pytest.raises(ConfigError, match="log in anew with"):
             async with asyncio.timeout(10):
-                await listen(None)  # type: ignore[arg-type]
+                await listen(CORE)  # type: ignore[arg-type]
 
 
 async def test_whose_account_has_an_identity_of_somebody_else_is_told_what_to_do(
@@ -66,7 +70,20 @@ async def test_whose_account_has_an_identity_of_somebody_else_is_told_what_to_do
         open_platform(settings, "!", store, clock, Access(clock)) as (_, listen, _),
     ):
         with pytest.raises(ConfigError, match="reset-identity"):
-            await listen(None)  # type: ignore[arg-type]
+            await listen(CORE)  # type: ignore[arg-type]
+
+
+async def test_an_identity_of_somebody_else_can_be_replaced_before_the_first_start(
+    synapse: Synapse, account: Account, tmp_path: Path
+) -> None:
+    folders, clock = [tmp_path / "another's", tmp_path / "ours"], RealClock()
+    for folder in folders:
+        await log_in(synapse.url, account.user_id, account.password, folder)
+    async with open_account(synapse.url, account.user_id, folders[0], SECRET) as client:
+        await introduce(client, folders[0], SECRET, clock)
+    async with open_account(synapse.url, account.user_id, folders[1], SECRET) as client:
+        await replace_identity(client, folders[1], SECRET, account.password)
+        await introduce(client, folders[1], SECRET, clock)
 
 
 async def ask_and_log_out(place: Place, *, is_shown: bool) -> None:

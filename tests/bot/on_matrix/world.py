@@ -153,7 +153,7 @@ async def open_bot(
         ports = {"matrix": adapter.port}
         async with open_core(desk, brain, ports, boot=boot, rules=rules) as core:
             bot.core = core
-            async with running(adapter.read_forever(core)):
+            async with running(adapter.read_forever(core, brain.survey)):
                 await bot.until(lambda: adapter.synced_s is not None)
                 yield bot
         assert await store.read(check) == []

@@ -110,7 +110,7 @@ def test_help_has_an_example_of_every_command(run: Run) -> None:
         ("admin forget @bob:example.org", "add --yes if you are sure"),
         ("admin forget @bob:example.org --yes", "has not used the bot"),
         ("admin export @bob:example.org", "has not used the bot"),
-        ("admin invite-url", "[discord] is not enabled"),
+        ("admin invite-url", "[discord] needs a token"),
         ("admin ban @boss:example.org", "is an admin"),
         ("quota show @bob:example.org", "has not used the bot"),
         ("quota grant @bob:example.org many", "credits is a whole number"),
