@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from bot.clock import Clock
@@ -28,8 +27,7 @@ async def open_platform(
     async with open_discord(settings, store, clock, access=access) as account:
 
         async def listen(core: Core) -> None:
-            note_heard = partial(core.hear, PLATFORM)
-            async with account.listening(core, core.commands.brain.survey, note_heard):
+            async with account.listening(core, core.commands.brain.survey, lambda: core.hear(PLATFORM)):
                 await asyncio.Event().wait()
 
         yield account.port, listen, lambda: account.client.vitals()
