@@ -50,6 +50,7 @@ SPARE_S = 15.0
 JOIN_AGAIN_S = (5.0, 15.0, 30.0)
 MOST_JOIN_AGAIN_S = 60.0
 Join = Callable[..., AbstractAsyncContextManager[Murmur]]
+NoteWaiting = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ async def run_bot(settings: Settings) -> None:
         async with (
             open_watch(settings.ops) as watch,
             open_database(settings.storage.path) as store,
-            open_model(settings) as model,
+            open_model(settings, note_waiting=watch.note_waiting) as model,
             open_brain(
                 model, store, clock, limits_of(settings), watch.metrics, settings.swarm.models[1:]
             ) as brain,
@@ -165,22 +166,26 @@ def limits_of(settings: Settings) -> Limits:
 
 
 @asynccontextmanager
-async def open_model(settings: Settings, join_swarm: Join = join) -> AsyncIterator[SwarmModel]:
+async def open_model(
+    settings: Settings, join_swarm: Join = join, note_waiting: NoteWaiting = lambda reason: None
+) -> AsyncIterator[SwarmModel]:
     """The swarm, and the two ends of the model that answers; tells how far they are. Raises ConfigError.
 
-    While none of the initial peers answers it waits for one.
+    While none of the initial peers answers it waits for one, and `note_waiting` is told why.
     """
     swarm = settings.swarm
     identity = load_identity(swarm.identity_file, IDENTITY_OPTION)
     # Elsewhere than on a terminal, how far it is belongs in the log, in its format.
     speak: Callable[[str], None] = say if is_terminal() else logger.info
     joining = partial(join_swarm, swarm.initial_peers, identity=identity)
-    async with join_patiently(joining, RealClock()) as joined:
+    async with join_patiently(joining, RealClock(), note_waiting) as joined:
         yield await joined.load(swarm.models[0], progress=SpokenProgress(speak))
 
 
 @asynccontextmanager
-async def join_patiently(joining: Join, clock: Clock) -> AsyncIterator[Murmur]:
+async def join_patiently(
+    joining: Join, clock: Clock, note_waiting: NoteWaiting = lambda reason: None
+) -> AsyncIterator[Murmur]:
     """The swarm, as soon as one of its initial peers answers: they may be restarted just now, as we are.
 
     Raises ConfigError for any other reason.
@@ -191,8 +196,10 @@ async def join_patiently(joining: Join, clock: Clock) -> AsyncIterator[Murmur]:
                 joined = await stack.enter_async_context(joining())
             except NobodyAnswers as error:
                 logger.warning("%s; I try again in %.0f s", error, wait_s)
+                note_waiting(f"the bot waits for its swarm: {error}")
                 await clock.sleep(wait_s)
             else:
+                note_waiting("")
                 break
         yield joined
 

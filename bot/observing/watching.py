@@ -27,6 +27,11 @@ class Watch:
         self.metrics.registry.register(self._readings)
         self._notifier = notifier
         self._watched: Watched | None = None
+        self._waits_for = ""
+
+    def note_waiting(self, reason: str) -> None:
+        """The bot does not run yet, for this reason, a sentence; "" if for none any more."""
+        self._waits_for = reason
 
     def begin(self, watched: Watched) -> None:
         """The bot runs."""
@@ -43,6 +48,8 @@ class Watch:
 
     async def look(self) -> Report:
         """How it is."""
+        if self._watched is None and self._waits_for:
+            return Report("not ready", (self._waits_for,))
         return await look(self._watched)
 
     async def metrics_now(self) -> bytes:

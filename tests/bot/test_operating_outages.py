@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from bot.observing.systemd import Notifier
+from bot.observing.watching import Watch
 from bot.operating import ended_with_a_sentence, join_patiently
 from storage.errors import StorageError, StoreBusy, StoreInUse, StoreTooNew, StoreUnusable
 from swarm.background import running
@@ -50,9 +52,10 @@ async def test_peers_that_do_not_answer_yet_are_waited_for_and_the_log_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock, peers = FakeClock(), Peers(*[NobodyAnswers("none answers")] * 6)
+    watch = Watch(Notifier())
 
     async def stay() -> None:
-        async with join_patiently(peers.join, clock):
+        async with join_patiently(peers.join, clock, watch.note_waiting):
             await clock.sleep(1000)
 
     async with running(stay()):
@@ -60,8 +63,10 @@ async def test_peers_that_do_not_answer_yet_are_waited_for_and_the_log_says_so(
         for seconds, num_tries in ((4, 1), (1, 2), (15, 3), (30, 4), (60, 5), (60, 6)):
             await clock.advance(seconds)
             assert (peers.num_tries, peers.is_joined) == (num_tries, False)
+            assert (await watch.look()).problems == ("the bot waits for its swarm: none answers",)
         await clock.advance(60)
         assert peers.is_joined
+        assert (await watch.look()).problems == ("the bot is starting: it loads its model and connects",)
         await clock.advance(1000)
         assert not peers.is_joined
     assert caplog.records[0].message == "none answers; I try again in 5 s"

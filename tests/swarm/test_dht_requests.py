@@ -1,12 +1,13 @@
 """Requests to a node of the DHT are charged to who sends them; who asks for too much is refused a while."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hivemind.p2p import PeerID
 
-from swarm.dht_requests import RECORD_S, REQUEST_S, MeteredP2P, TooManyRequests
+from swarm.dht_requests import MOST_WAITING_OF_PEER, RECORD_S, REQUEST_S, MeteredP2P, TooManyRequests
 from swarm.streams import LOOP_AT_ONCE_S, LOOP_SHARE, LoopBudget
 from swarm.wire.blocks import PeerId
 
@@ -38,11 +39,11 @@ class FakeP2P:
 class Node:
     """A node whose clock stands still until it is moved."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait_s: float = 0.0) -> None:
         self.now_s = 0.0
         self.p2p = FakeP2P()
         self.budgets: dict[PeerId, LoopBudget] = {}
-        self.metered = MeteredP2P(self.p2p, self._budget_of)
+        self.metered = MeteredP2P(self.p2p, self._budget_of, wait_s)
 
     def _budget_of(self, peer_id: PeerId) -> LoopBudget:
         return self.budgets.setdefault(peer_id, LoopBudget(lambda: self.now_s))
@@ -85,6 +86,22 @@ async def test_who_was_refused_is_answered_again_once_it_is_paid_for() -> None:
             await node.ask(STRANGER)
     node.now_s += 2 * REQUEST_S / LOOP_SHARE
     assert await node.ask(STRANGER) == "answered"
+
+
+async def test_who_asks_too_fast_waits_for_a_refusal_and_then_for_none() -> None:
+    node = Node()
+    await node.ask_until_refused(STRANGER)
+    node.metered = MeteredP2P(node.p2p, node._budget_of, wait_s=3600.0)
+    waiting = [asyncio.create_task(node.ask(STRANGER)) for _ in range(MOST_WAITING_OF_PEER)]
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in waiting)
+    with pytest.raises(TooManyRequests):
+        await node.ask(STRANGER)
+    assert await node.ask(FRIEND) == "answered"
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert not node.metered._waiting, "nobody is counted who waits no more"
 
 
 def test_all_else_is_hiveminds_own() -> None:
