@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bot.commands.desk import CommandDesk, Order
-from bot.commands.named import NOT_LAST, NOT_THEIRS, conversation_of, is_theirs, names_another
+from bot.commands.named import NOT_LAST, NOT_THEIRS, beginning_of, conversation_of, is_theirs, names_another
 from bot.commands.numbers import decimal_from, read_decimal
 from bot.receiving.conversations import begin
 from bot.receiving.reception import REFUSALS, refuse
@@ -29,7 +29,6 @@ from storage.transcript import (
 NOTHING = "There is no conversation of yours here yet."
 BUSY = "An answer is being written here; stop it first."
 NOT_YOURS = "Only who asked for this answer can do that."
-QUOTED_LETTERS = 40
 MAX_TEMPERATURE = 2.0
 RETRY_TEMPERATURE = 0.7
 """Where answers are the likeliest ones, the same question would get the same answer again."""
@@ -195,7 +194,7 @@ def _undone(connection: Transaction, order: Order, now_ms: int) -> str:
     if not here.is_head:
         return "That question has no answer that could be taken back."
     move_head(connection, here.conversation.conversation_id, here.last.parent_id, now_ms)
-    return f"Taken back: “{' '.join(here.last.question.prompt.split())[:QUOTED_LETTERS]}”"
+    return f"Taken back: {beginning_of(here.last.question.prompt)}"
 
 
 # --- around it ------------------------------------------------------------------------------------------

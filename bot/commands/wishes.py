@@ -5,7 +5,7 @@ from typing import Literal
 
 from bot.commands.desk import CommandDesk, Order
 from bot.commands.forgetting import close_personas
-from bot.commands.named import NOT_THEIRS, is_theirs
+from bot.commands.named import NOT_THEIRS, is_theirs, which_one
 from bot.commands.numbers import decimal_from, read_decimal, whole_from
 from bot.commands.talk import end_session
 from bot.receiving.conversations import begin, find_for_command
@@ -75,8 +75,8 @@ async def persona_show(desk: CommandDesk, order: Order) -> str:
     """What this conversation's system prompt is."""
     here = await desk.desk.store.read(find_for_command, order.asker)
     if here is None or not here.persona:
-        return "I behave as usual here."
-    return f"Here I was told: {here.persona}"
+        return f"I behave as usual here.{await _which_one(desk, order)}"
+    return f"Here I was told: {here.persona}{await _which_one(desk, order)}"
 
 
 async def persona_set(desk: CommandDesk, order: Order) -> str:
@@ -101,7 +101,7 @@ async def settings_show(desk: CommandDesk, order: Order) -> str:
         scope, value = found.get(name, ("", None))
         shown = "as the operator has set it" if value is None else f"{setting.show(value)} ({ORIGINS[scope]})"
         lines.append(f"{name}: {shown}")
-    return "\n".join(lines)
+    return "\n".join(lines) + await _which_one(desk, order)
 
 
 async def settings_set(desk: CommandDesk, order: Order) -> str:
@@ -123,7 +123,8 @@ async def settings_set(desk: CommandDesk, order: Order) -> str:
         return target
     await desk.desk.store.write(set_setting, *target, name, value)
     await _take_in(desk, target[0])
-    return f"{name} is {shown} now, {ORIGINS[target[0]]}."
+    which = await _which_one(desk, order) if target[0] == "conversation" else ""
+    return f"{name} is {shown} now, {ORIGINS[target[0]]}.{which}"
 
 
 async def settings_reset(desk: CommandDesk, order: Order) -> str:
@@ -136,7 +137,12 @@ async def settings_reset(desk: CommandDesk, order: Order) -> str:
         return target
     number = await desk.desk.store.write(reset_settings, *target, name or None)
     await _take_in(desk, target[0])
-    return "That is as the operator has set it again." if number else "Nothing was set there."
+    which = await _which_one(desk, order) if target[0] == "conversation" else ""
+    return ("That is as the operator has set it again." if number else "Nothing was set there.") + which
+
+
+async def _which_one(desk: CommandDesk, order: Order) -> str:
+    return await desk.desk.store.read(which_one, order)
 
 
 def _setting(desk: CommandDesk, name: str) -> Setting | None:
@@ -181,7 +187,7 @@ async def _change(desk: CommandDesk, order: Order, persona: str | None, sentence
     if here is not None:
         await end_session(desk, here)
     await close_personas(desk, unused)
-    return sentence
+    return sentence + await _which_one(desk, order)
 
 
 def _begin_with(

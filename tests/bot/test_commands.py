@@ -170,6 +170,21 @@ async def test_a_setting_is_told_as_it_is_kept(world: World) -> None:
     assert "temperature: 0 (here)" in await told(world, "settings show")
 
 
+async def test_in_a_channel_people_are_told_which_of_their_conversations_it_is_about(world: World) -> None:
+    await world.ask("the first question")
+    await world.ask("something about the weather of the whole week", where=CHANNEL)
+    which = "\nThat is the conversation with “something about the weather of the whole”."
+    for command, arguments in (
+        ("settings set", {"name": "top_k", "value": "5"}),
+        ("settings reset", {"name": "top_k"}),
+        ("settings show", {}),
+        ("persona show", {}),
+        ("persona set", {"text": "You are a pirate."}),
+    ):
+        assert (await told(world, command, where=CHANNEL, **arguments)).endswith(which)
+        assert which not in await told(world, command, **arguments), "in a chat of two there is no other"
+
+
 async def test_taking_back_a_setting_reads_its_name_as_setting_it_does(world: World) -> None:
     await world.ask("one")
     assert "no setting of that name" in await told(world, "settings reset", name="speed")
