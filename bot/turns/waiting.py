@@ -44,7 +44,7 @@ class Waiting:
     async def tell_reading(self, run: Run) -> None:
         """Whoever waits for long for the first word, and knows no reason, sees how much is read before it."""
         await self._clock.sleep(TOLD_READING_S)
-        if run.has_begun or run.context is None:
+        if run.has_begun or run.context is None or not run.context.prompt_ids:
             return
         state = await self._brain.session_state(run.said.question.conversation_id)
         reading = f"(reading: {counted(len(run.context.prompt_ids), 'token')})"
