@@ -163,9 +163,11 @@ async def test_behaviour_26_missing_blocks_are_named_and_the_answer_comes_when_a
         open_room(small, swarm, store_path, tmp_path / "key") as room,
     ):
         await room.say("hello")
-        await room.until(lambda: room.history_of(1))
-        assert room.history_of(1)[0].startswith("Nobody serves blocks 3-5 of the model right now.")
-        assert "`contribute` tells how to help" in room.history_of(1)[0]
+        await room.until(lambda: len(room.history_of(1)) == 2)
+        looking, sentence = room.history_of(1)
+        assert looking == "(looking for servers)"
+        assert sentence.startswith("Nobody serves blocks 3-5 of the model right now.")
+        assert "`contribute` tells how to help" in sentence
         await swarm.add(Offer(3, 6))
         await room.quiet()
         assert "Nobody serves" not in room.port.texts[0]
