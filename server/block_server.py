@@ -75,9 +75,9 @@ class Options:
 async def serve(options: Options, say: Say) -> None:
     """Serve until cancelled, then drain. `say` hears what happens, in sentences. Raises ConfigError."""
     device = find_device(options.device)
-    say(computing_on(device, options.num_threads, num_cores()))
     checkpoint, num_blocks = await asyncio.to_thread(_open, options, device, say)
     async with AsyncExitStack() as stack:
+        say(computing_on(device, options.num_threads, num_cores()))
         say("joining the swarm" if options.initial_peers else "starting a swarm")
         transport = await stack.enter_async_context(
             open_transport(

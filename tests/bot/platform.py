@@ -13,7 +13,6 @@ from bot.rendering.moments import in_utc
 from bot.rendering.splitting import utf16_units
 from bot.sending.pacer import Pacer
 from bot.sending.pacing import ChannelPace
-from bot.survey import SessionState
 from bot.words import (
     Attached,
     Author,
@@ -229,9 +228,6 @@ class FakeBrain(FakeSurveys):
 
     def is_open(self, conversation_id: int) -> bool:
         return False
-
-    async def session_state(self, conversation_id: int) -> SessionState:
-        return SessionState("live")
 
     async def forget(self, conversation_id: int, kept: LiveSession | None = None) -> None:
         self.forgotten.append(conversation_id)

@@ -154,7 +154,8 @@ async def test_a_ticket_that_fits_nothing_leads_to_a_session_that_is_told_everyt
             bad = LiveSession(FIRST, fingerprint, ticket, prompt(1, 9), 2**50)
             await talk.store.write(keep_session, bad)
             await talk.answer(FIRST, prompt(1, 300))
-            assert talk.events.pop() == Event("restoring", num_tokens=300)
+            assert talk.events.pop(0) == Event("restoring", num_tokens=300)
+            talk.events.clear()  # on a busy machine a server is taken for lost now and then
             await talk.brain.forget(FIRST)
 
 

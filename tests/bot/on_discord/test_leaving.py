@@ -74,8 +74,7 @@ async def test_the_pacer_of_a_place_goes_with_it(stage: Stage, place: Place) -> 
     before = pacers.of(str(place.channel.id))
     assert pacers.of(str(place.channel.id)) is before
     await gone(stage, place.channel)
-    await stage.quiet()
-    assert pacers.of(str(place.channel.id)) is not before
+    await stage.until(lambda: pacers.of(str(place.channel.id)) is not before)
 
 
 async def test_what_was_deleted_while_the_bot_was_away_is_looked_for_once(

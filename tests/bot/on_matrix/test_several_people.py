@@ -42,4 +42,4 @@ async def test_who_writes_alone_is_not_named_and_is_told_what_it_has_cost(chat: 
     await chat.say("!quota")
     told = await chat.until(lambda them: next((it for it in them if it.text.startswith("You have")), None))
     assert re.search(r"Your last answer has cost \d+ credits just now\.", told.text)
-    assert re.search(r"There is more at 00:00 UTC, in \d+ (hours?|minutes?)\.$", told.text)
+    assert re.search(r"There is more at 00:00 UTC, in \d+ (days?|hours?|minutes?)\.$", told.text)
