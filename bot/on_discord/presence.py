@@ -7,6 +7,7 @@ import discord
 
 from bot.clock import Clock
 from bot.on_discord.errors import translated
+from bot.rendering.presence import presence_of
 from bot.survey import Survey
 from bot.words import SendError
 from swarm.errors import MurmurError
@@ -16,19 +17,8 @@ logger = logging.getLogger(__name__)
 EVERY_S = 60.0
 AGAIN_S = 5.0
 """Until there is a connection to say it through."""
-SLOW_TOKENS_PER_S = 1.0
-READY = "ready"
-SLOW = "slow"
-NEEDS_SERVERS = "needs servers: /contribute"
 
 Look = Callable[[], Awaitable[Survey]]
-
-
-def presence_of(survey: Survey) -> str:
-    """A swarm in a few words."""
-    if not survey.report.is_complete or survey.tokens_per_s <= 0:
-        return NEEDS_SERVERS
-    return SLOW if survey.tokens_per_s < SLOW_TOKENS_PER_S else READY
 
 
 async def show_presence_forever(client: Callable[[], discord.Client], survey: Look, clock: Clock) -> None:
@@ -44,7 +34,7 @@ async def show_presence_forever(client: Callable[[], discord.Client], survey: Lo
 
 async def _looked(survey: Look) -> str | None:
     try:
-        return presence_of(await survey())
+        return presence_of(await survey(), "/")
     except MurmurError as error:
         logger.info("the swarm does not say how it is: %s", error)
         return None

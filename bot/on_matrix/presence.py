@@ -10,6 +10,7 @@ from urllib.parse import quote
 from bot.clock import Clock
 from bot.on_matrix.sending import Sending
 from bot.on_matrix.wire import Wire
+from bot.rendering.presence import presence_of
 from bot.survey import Survey
 from bot.words import Refused, SendError
 from swarm.errors import MurmurError
@@ -17,19 +18,8 @@ from swarm.errors import MurmurError
 logger = logging.getLogger(__name__)
 
 EVERY_S = 60.0
-SLOW_TOKENS_PER_S = 1.0
-READY = "ready"
-SLOW = "slow"
-NEEDS_SERVERS = "needs servers: {prefix}contribute"
 
 Look = Callable[[], Awaitable[Survey]]
-
-
-def presence_of(survey: Survey, prefix: str) -> str:
-    """A swarm in a few words; commands begin with `prefix`."""
-    if not survey.report.is_complete or survey.tokens_per_s <= 0:
-        return NEEDS_SERVERS.format(prefix=prefix)
-    return SLOW if survey.tokens_per_s < SLOW_TOKENS_PER_S else READY
 
 
 async def show_presence_forever(sending: Sending, survey: Look, prefix: str, clock: Clock) -> None:

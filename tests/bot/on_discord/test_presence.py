@@ -5,14 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.on_discord.presence import (
-    EVERY_S,
-    NEEDS_SERVERS,
-    READY,
-    SLOW,
-    presence_of,
-    show_presence_forever,
-)
+from bot.on_discord.presence import EVERY_S, show_presence_forever
+from bot.rendering.presence import NEEDS_SERVERS, READY, SLOW
 from bot.survey import Survey
 from swarm.background import running
 from swarm.errors import SwarmTimeout
@@ -20,21 +14,6 @@ from tests.bot.clock import FakeClock
 from tests.bot.on_discord.stage import Stage, open_stage
 from tests.bot.surveys import THREE, survey
 from tests.discord_peer import FakeDiscord
-
-
-@pytest.mark.parametrize(
-    ("swarm", "shown"),
-    [
-        (survey(*THREE, tokens_per_s=42.0), READY),
-        (survey(*THREE, tokens_per_s=1.0), READY),
-        (survey(*THREE, tokens_per_s=0.4), SLOW),
-        (survey(*THREE, tokens_per_s=0.0), NEEDS_SERVERS),
-        (survey(*THREE[:2], tokens_per_s=42.0), NEEDS_SERVERS),
-        (survey(num_peers=0), NEEDS_SERVERS),
-    ],
-)
-def test_a_swarm_in_a_few_words(swarm: Survey, shown: str) -> None:
-    assert presence_of(swarm) == shown
 
 
 def shown_by(stage: Stage) -> list[str]:
@@ -65,13 +44,13 @@ async def test_it_is_shown_when_it_changes_and_once_a_minute_at_most(stage: Stag
         await asyncio.sleep(0.05)
         assert (shown_by(stage), looks) == ([READY], 2)
         await minute_passes(clock)
-        await stage.until(lambda: shown_by(stage) == [READY, NEEDS_SERVERS])
+        await stage.until(lambda: shown_by(stage) == [READY, NEEDS_SERVERS.format("/")])
         stage.brain.survey_error = SwarmTimeout("nobody says")
         await minute_passes(clock)
         stage.brain.survey_error = None
         stage.brain.swarm = survey(*THREE, tokens_per_s=0.5)
         await minute_passes(clock)
-        await stage.until(lambda: shown_by(stage) == [READY, NEEDS_SERVERS, SLOW])
+        await stage.until(lambda: shown_by(stage) == [READY, NEEDS_SERVERS.format("/"), SLOW])
 
 
 @pytest.mark.slow

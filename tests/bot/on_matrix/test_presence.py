@@ -3,10 +3,8 @@
 import asyncio
 from typing import Any
 
-import pytest
-
-from bot.on_matrix.presence import EVERY_S, READY, SLOW, presence_of, show_presence_forever
-from bot.survey import Survey
+from bot.on_matrix.presence import EVERY_S, show_presence_forever
+from bot.rendering.presence import READY, SLOW
 from bot.words import Refused, SendError, Unreachable
 from swarm.background import running
 from swarm.errors import SwarmTimeout
@@ -18,21 +16,6 @@ from tests.matrix_peer.human import Human
 pytest_plugins = ("tests.matrix_peer.fixtures",)
 
 NEEDS_SERVERS = "needs servers: !contribute"
-
-
-@pytest.mark.parametrize(
-    ("swarm", "shown"),
-    [
-        (survey(*THREE, tokens_per_s=42.0), READY),
-        (survey(*THREE, tokens_per_s=1.0), READY),
-        (survey(*THREE, tokens_per_s=0.4), SLOW),
-        (survey(*THREE, tokens_per_s=0.0), NEEDS_SERVERS),
-        (survey(*THREE[:2], tokens_per_s=42.0), NEEDS_SERVERS),
-        (survey(num_peers=0), NEEDS_SERVERS),
-    ],
-)
-def test_a_swarm_in_a_few_words(swarm: Survey, shown: str) -> None:
-    assert presence_of(swarm, "!") == shown
 
 
 class Homeserver:
