@@ -54,16 +54,22 @@ async def test_whoever_is_logged_out_before_the_start_is_told_what_to_do(
                 await listen(CORE)  # type: ignore[arg-type]
 
 
+async def logged_in_beside_another(synapse: Synapse, account: Account, folder: Path) -> Path:
+    """A folder with a device of ours, whose account has an identity that another device has made."""
+    another, ours = folder / "another's", folder / "ours"
+    for each in (another, ours):
+        await log_in(synapse.url, account.user_id, account.password, each)
+    async with open_account(synapse.url, account.user_id, another, SECRET) as client:
+        await introduce(client, another, SECRET, RealClock())
+    return ours
+
+
 async def test_whose_account_has_an_identity_of_somebody_else_is_told_what_to_do(
     synapse: Synapse, account: Account, tmp_path: Path
 ) -> None:
-    folders, clock = [tmp_path / "another's", tmp_path / "ours"], RealClock()
-    for folder in folders:
-        await log_in(synapse.url, account.user_id, account.password, folder)
-    async with open_account(synapse.url, account.user_id, folders[0], SECRET) as client:
-        await introduce(client, folders[0], SECRET, clock)
+    ours, clock = await logged_in_beside_another(synapse, account, tmp_path), RealClock()
     settings = MatrixSettings(
-        homeserver=synapse.url, user=account.user_id, store=folders[1], store_secret=SecretStr(SECRET)
+        homeserver=synapse.url, user=account.user_id, store=ours, store_secret=SecretStr(SECRET)
     )
     async with (
         open_database(tmp_path / "store.sqlite") as store,
@@ -76,14 +82,10 @@ async def test_whose_account_has_an_identity_of_somebody_else_is_told_what_to_do
 async def test_an_identity_of_somebody_else_can_be_replaced_before_the_first_start(
     synapse: Synapse, account: Account, tmp_path: Path
 ) -> None:
-    folders, clock = [tmp_path / "another's", tmp_path / "ours"], RealClock()
-    for folder in folders:
-        await log_in(synapse.url, account.user_id, account.password, folder)
-    async with open_account(synapse.url, account.user_id, folders[0], SECRET) as client:
-        await introduce(client, folders[0], SECRET, clock)
-    async with open_account(synapse.url, account.user_id, folders[1], SECRET) as client:
-        await replace_identity(client, folders[1], SECRET, account.password)
-        await introduce(client, folders[1], SECRET, clock)
+    ours, clock = await logged_in_beside_another(synapse, account, tmp_path), RealClock()
+    async with open_account(synapse.url, account.user_id, ours, SECRET) as client:
+        await replace_identity(client, ours, SECRET, account.password)
+        await introduce(client, ours, SECRET, clock)
 
 
 async def ask_and_log_out(place: Place, *, is_shown: bool) -> None:
