@@ -14,6 +14,8 @@ from storage.schema import place, setting
 
 Scope = Literal["account", "place", "conversation"]
 Value = str | int | float | bool
+PERSONA = "persona"
+"""Of a place: what its conversations are told that have no persona of their own."""
 
 
 def set_setting(connection: Connection, scope: Scope, scope_id: int, key: str, value: Value) -> None:

@@ -23,6 +23,9 @@ COMMANDS = Registry(
                 arguments=(Argument("text", "what I am and how I speak", is_required=True, takes_rest=True),),
                 example="persona set You are a patient teacher."),
         Command("persona clear", "Behave as usual again"),
+        Command("persona channel", "Tell me how to behave in this whole channel; no text: as usual again",
+                arguments=(Argument("text", "what I am and how I speak", takes_rest=True),),
+                example="persona channel You help people with their gardens."),
         Command("settings show", "Show what is set here, and by whom"),
         Command("settings set", "Change a setting",
                 arguments=(

@@ -15,6 +15,7 @@ from bot.commands.reports import report
 from bot.commands.swarm import contribute, model_list, status
 from bot.commands.talk import begin_anew, go_on, stop, try_again, undo
 from bot.commands.wishes import (
+    persona_channel,
     persona_clear,
     persona_set,
     persona_show,
@@ -38,6 +39,7 @@ HANDLERS: Mapping[str, Handler] = {
     "persona show": persona_show,
     "persona set": persona_set,
     "persona clear": persona_clear,
+    "persona channel": persona_channel,
     "settings show": settings_show,
     "settings set": settings_set,
     "settings reset": settings_reset,

@@ -13,9 +13,10 @@ from bot.sending.outbound import OpensThreads
 from storage.conversations import Conversation, get_conversation, set_persona
 from storage.database import Transaction
 from storage.personas import unused_personas
-from storage.settings import Scope, Value, reset_settings, set_setting, settings_of
+from storage.settings import PERSONA, Scope, Value, reset_settings, set_setting, settings_of
 
 JUST_US = "`channel` is for channels and rooms; in a chat of two use `here` or `me`."
+NOT_FOR_ALL = "Only moderators may set that for all."
 NOBODY = "There is no conversation of yours here yet; ask something first."
 Kind = Literal["number", "count", "switch"]
 
@@ -74,22 +75,45 @@ ORIGINS = {"conversation": "here", "account": "by you, everywhere", "place": "fo
 async def persona_show(desk: CommandDesk, order: Order) -> str:
     """What this conversation's system prompt is."""
     here = await desk.desk.store.read(find_for_command, order.asker)
-    if here is None or not here.persona:
-        return f"I behave as usual here.{await _which_one(desk, order)}"
-    return f"Here I was told: {here.persona}{await _which_one(desk, order)}"
+    own = here.persona if here is not None else None
+    of_place = await desk.desk.store.read(settings_of, "place", order.asker.place.place_id)
+    told = own or of_place.get(PERSONA) or ""
+    sentence = f"Here I was told: {told}" if told else "I behave as usual here."
+    return sentence + await _which_one(desk, order)
 
 
 async def persona_set(desk: CommandDesk, order: Order) -> str:
     """Give this conversation another system prompt: a new one begins, as the old one knows another."""
-    text, most = order.arguments["text"].strip(), desk.desk.letters.persona
-    if len(text) > most:
-        return f"That is {len(text)} letters long; {most} are the most."
+    text = order.arguments["text"].strip()
+    if refusal := _too_long(desk, text):
+        return refusal
     return await _change(desk, order, text, "From now on I follow that, in a new conversation.")
+
+
+async def persona_channel(desk: CommandDesk, order: Order) -> str:
+    """What conversations of a channel begin with that were told nothing else; moderators alone say so."""
+    text, place_id = order.arguments.get("text", "").strip(), order.asker.place.place_id
+    if order.inbound.where.kind == "direct":
+        return f"`persona channel` is for channels and rooms; here say `persona set {text or '...'}`."
+    if not order.inbound.author.is_moderator:
+        return NOT_FOR_ALL
+    if refusal := _too_long(desk, text):
+        return refusal
+    if text:
+        await desk.desk.store.write(set_setting, "place", place_id, PERSONA, text)
+        return "From now on I follow that in this channel, where a conversation has no persona of its own."
+    await desk.desk.store.write(reset_settings, "place", place_id, PERSONA)
+    return "I behave as usual in this channel again."
 
 
 async def persona_clear(desk: CommandDesk, order: Order) -> str:
     """Take the system prompt back."""
     return await _change(desk, order, None, "I behave as usual again, in a new conversation.")
+
+
+def _too_long(desk: CommandDesk, text: str) -> str:
+    most = desk.desk.letters.persona
+    return f"That is {len(text)} letters long; {most} are the most." if len(text) > most else ""
 
 
 async def settings_show(desk: CommandDesk, order: Order) -> str:
@@ -228,7 +252,7 @@ async def _target(desk: CommandDesk, order: Order) -> tuple[Scope, int] | str:
         if order.inbound.where.kind == "direct":
             return JUST_US
         may_set = order.inbound.author.is_moderator
-        return (scope, order.asker.place.place_id) if may_set else "Only moderators may set that for all."
+        return (scope, order.asker.place.place_id) if may_set else NOT_FOR_ALL
     here = await desk.desk.store.read(find_for_command, order.asker)
     if here is None:
         return NOBODY

@@ -24,7 +24,7 @@ from storage.ledger import (
     standing,
     was_person_told,
 )
-from storage.settings import Value, settings_of
+from storage.settings import PERSONA, Value, settings_of
 from storage.transcript import (
     Progress,
     Said,
@@ -59,7 +59,7 @@ class Wishes:
         params["max_new_tokens"] = min(params["max_new_tokens"], self.params.max_new_tokens)
         return Wishes(
             SamplingParams(**params),
-            self.system if persona is None else persona,
+            str(settings.get(PERSONA, self.system)) if persona is None else persona,
             bool(settings.get("streaming", self.is_streamed)),
             settings.get("thinking", "show" if self.shows_thoughts else "hide") == "show",
         )

@@ -46,7 +46,10 @@ def test_a_line_becomes_a_command_with_its_arguments(line: str, call: Call) -> N
         ("zzz", "There is no command `zzz`; `!help` names all commands."),
         ("ask", "`!ask text` needs text: what to say."),
         ("new now", "`!new` takes no `now`."),
-        ("persona", "`!persona` is one of `!persona show`, `!persona set`, `!persona clear`."),
+        (
+            "persona",
+            "`!persona` is one of `!persona show`, `!persona set`, `!persona clear`, `!persona channel`.",
+        ),
         ("forget it", "what is one of here, everything, not `it`."),
         ("`rm`" + "x" * 90, f"There is no command `'rm'{'x' * 36}`; `!help` names all commands."),
     ],
@@ -168,6 +171,31 @@ async def test_a_setting_is_told_as_it_is_kept(world: World) -> None:
     assert await told(world, "settings set", name="top_k", value="1e2") == "top_k is 100 now, here."
     assert await told(world, "settings set", name="thinking", value="hide") == "thinking is hide now, here."
     assert "temperature: 0 (here)" in await told(world, "settings show")
+
+
+async def test_a_moderator_tells_the_bot_how_to_behave_in_a_whole_channel(world: World) -> None:
+    wanted = {"where": CHANNEL, "text": "You are a gardener."}
+    assert (
+        await told(world, "persona channel", author=BOB, **wanted) == "Only moderators may set that for all."
+    )
+    assert "here say `persona set You" in await told(world, "persona channel", text="You are a pirate.")
+    assert "in this channel" in await told(world, "persona channel", author=MODERATOR, **wanted)
+    assert "2000 are the most" in await told(
+        world, "persona channel", author=MODERATOR, where=CHANNEL, text="x" * 2001
+    )
+    await world.ask("one", where=CHANNEL)
+    assert "You are a gardener." in prompt_of(world)
+    assert await told(world, "persona show", where=CHANNEL) != ""
+    await world.ask("elsewhere")
+    assert "You are a gardener." not in prompt_of(world)
+    await told(world, "persona channel", author=MODERATOR, where=CHANNEL)
+    await world.ask("two", where=CHANNEL)
+    assert "You are a gardener." not in prompt_of(world)
+
+
+def prompt_of(world: World) -> str:
+    """What the model was told last; its tokens are letters."""
+    return "".join(map(chr, world.brain.requests[-1].ids))
 
 
 async def test_in_a_channel_people_are_told_which_of_their_conversations_it_is_about(world: World) -> None:
