@@ -318,6 +318,7 @@ def test_sampling_that_makes_no_sense_is_refused_in_one_sentence(
 # --- swarms ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_swarm_that_cannot_answer_is_one_sentence(
     start: Start, swarm: ProcessSwarm, talking_model: Path, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_signal_while_it_starts_ends_it_with_0_and_without_a_traceback(
     assert "Error" not in rest
 
 
+@pytest.mark.slow
 def test_it_says_what_computes_and_remembers_its_speed_for_that_alone(
     model: Path, start: Start, tmp_path: Path
 ) -> None:
