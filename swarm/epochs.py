@@ -58,7 +58,7 @@ class Epochs:
             await self._is_due.wait()
             try:
                 await self.write_down(epoch(), ticket)
-            except Exception as error:
+            except Exception as error:  # whatever `save` raises: it is the caller's own
                 if not self.may_use(epoch() + 1):
                     raise
                 logger.warning("a ticket is not kept, once more in %.0f s: %s", self._again_s, error)
