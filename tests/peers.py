@@ -161,7 +161,7 @@ def _run(command: Sequence[str], folder: Path, lock: int, deadline: float) -> No
     It inherits the lock: if we are killed it goes on alone, and nobody begins afresh meanwhile.
     """
     log = folder / "install.log"
-    with log.open("ab") as out:
+    with log.open("ab") as out, _interrupts_held():  # one before `process` is there would leave it running
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -170,8 +170,10 @@ def _run(command: Sequence[str], folder: Path, lock: int, deadline: float) -> No
             stderr=out,
             pass_fds=(lock,),
             start_new_session=True,  # so that what it starts can be ended with it
+            preexec_fn=_take_interrupts,
         )
         try:
+            _take_interrupts()
             status = _watched(process, folder.name, log, deadline)
         finally:
             if process.returncode is None:
@@ -181,6 +183,19 @@ def _run(command: Sequence[str], folder: Path, lock: int, deadline: float) -> No
         raise InstallFailed(f"{folder.name} was not installed in time; details: {log}")
     if status != 0:
         raise InstallFailed(f"{folder.name} cannot be installed: {_reason(log)}; details: {log}")
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        _take_interrupts()
+
+
+def _take_interrupts() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _watched(process: "subprocess.Popen[bytes]", name: str, log: Path, deadline: float) -> int | None:

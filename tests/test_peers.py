@@ -143,19 +143,21 @@ def test_the_command_installs_all_and_one_failure_hides_no_other(
 INTERRUPTED = """
 import pathlib, sys
 from tests import peers
-script = "echo $$ >pid; sleep 60"
+script = sys.argv[2]
 peers.PEERS.clear()
 peers.PEERS["peer"] = peers.Peer("peer", "tool>=1", lambda r: (("sh", "-c", script),), "tool")
 sys.exit(peers.main([], pathlib.Path(sys.argv[1])))
 """
 
 
-def test_ctrl_c_ends_what_was_begun_and_says_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", ["echo $$ >pid; sleep 60", "echo $$ >pid; kill -INT $PPID; sleep 60"])
+def test_ctrl_c_ends_what_was_begun_and_says_what_to_do(script: str, tmp_path: Path) -> None:
     pid = tmp_path / "peer/pid"
-    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path), script]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=obey_interrupts) as process:
         wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), STEP_S, "nothing was started")
-        process.send_signal(signal.SIGINT)
+        if "$PPID" not in script:
+            process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=STEP_S)
     assert process.returncode == 130
     assert errors.splitlines()[-1].endswith("run the same command again to start it afresh")
