@@ -66,7 +66,7 @@ class Decoding:
     def open(self, tokens: int) -> SessionCache:
         """A session with a prompt of `tokens`."""
         cache = self._pool.open(self._model.span)
-        self._run({cache: tokens})
+        self._model.run(self._chunks({cache: tokens}))
         return cache
 
     def open_with(self, tokens: int) -> SessionCache:
@@ -81,17 +81,18 @@ class Decoding:
 
     def step_s(self, *caches: SessionCache) -> float:
         """Decode one token in each of `caches` as one batch; return the seconds it took."""
+        chunks = self._chunks(dict.fromkeys(caches, 1))
         started = time.perf_counter()
-        self._run(dict.fromkeys(caches, 1))
+        self._model.run(chunks)
         return time.perf_counter() - started
 
-    def _run(self, works: dict[SessionCache, int]) -> None:
+    def _chunks(self, works: dict[SessionCache, int]) -> list[Chunk]:
         chunks = []
         for cache, tokens in works.items():
             self._pool.begin_write(cache, cache.used, cache.used + tokens)
             hidden = torch.randn(tokens, self._model.hidden_size, dtype=self._model.dtype)
             chunks.append(Chunk(cache, cache.span, cache.used, hidden))
-        self._model.run(chunks)
+        return chunks
 
 
 def mid_model() -> SpanModel:

@@ -28,6 +28,7 @@ from transformers.cache_utils import Cache
 from server.attention_kernels import Options, Rows, attend_sessions
 from server.attention_masks import Device, MaskFunction, RaggedMask
 from server.kv_cache import SessionCache
+from server.newest import Newest, attend_newest, can_attend_together
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
 
@@ -134,17 +135,30 @@ class RaggedBatch:
         if layer is None:
             raise ConfigError("this model's blocks share keys and values, which Murmur cannot split yet")
         self.masks[layer] = mask
-        sessions = []
+        together = can_attend_together(query[0], keys[0], values[0])
+        newest: list[Newest] = []
+        others: list[tuple[Place, Rows]] = []
         for place in self.segment.places:
             chunk, rows = place.chunk, slice(place.first, place.last)
-            index = layer - chunk.cache.span.start
-            extent = chunk.cache.write(index, chunk.position, keys[0, :, rows], values[0, :, rows])
+            new = (layer - chunk.cache.span.start, chunk.position, keys[0, :, rows], values[0, :, rows])
             visible = mask.visible(chunk, query.dtype)
+            if together and place.last - place.first == 1 and visible.added is None:
+                extent = chunk.cache.room(*new)
+                newest.append(Newest(place.first, chunk.position, visible.first, extent))
+            else:
+                extent = chunk.cache.write(*new)
+                seen = Rows(query[0, :, rows], extent.parts(chunk.end), visible, extent.first)
+                others.append((place, seen))
             if visible.first < extent.first:
                 raise ConfigError("this model's attention reads keys that its windows have left behind")
-            sessions.append(Rows(query[0, :, rows], extent.parts(chunk.end), visible, extent.first))
-        outputs = attend_sessions(sessions, options)
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None]
+        outputs = attend_sessions([rows for _, rows in others], options)
+        if not newest:
+            return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None]
+        output = query.new_empty((query.shape[2], query.shape[1], values.shape[3]))
+        attend_newest(query[0], keys[0], values[0], newest, options, output)
+        for (place, _), found in zip(others, outputs, strict=True):
+            output[place.first : place.last] = found
+        return output[None]
 
 
 class RaggedCache(Cache):

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from server.kv_extents import Pair
 
+# cuDNN's attention makes a plan for each new length: on an H100, 11 ms for every session, block and token.
+torch.backends.cuda.enable_cudnn_sdp(False)
+
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 

@@ -31,8 +31,8 @@ It copies its window once in so many tokens: a 256th of what attention reads."""
 class Extent:
     """Keys and values of one layer; replaced as a whole when it moves.
 
-    Only `frozen` changes in place: a fork, made by another thread while a layer is being moved, thus sees
-    one consistent extent, the old one or the new one.
+    Only `frozen` (and what is kept of `addresses`) changes in place: a fork, made by another thread while a
+    layer is being moved, thus sees one consistent extent, the old one or the new one.
     """
 
     keys: Tensor
@@ -41,6 +41,7 @@ class Extent:
     prefix: Pair | None
     frozen: int
     """Positions below this are seen by others (or are others'): never written in place."""
+    _addresses: tuple[int, ...] = ()
 
     @property
     def first(self) -> int:
@@ -51,6 +52,17 @@ class Extent:
     def end(self) -> int:
         """First position for which there is no room."""
         return self.start + self.keys.shape[1]
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where a kernel finds this: `first`, `start`, then of the own and of the shared keys and values the
+        address, and the numbers from one head to the next. A head's tokens lie one after the other."""
+        if not self._addresses:
+            shared_keys, shared_values = self.prefix or (self.keys, self.values)
+            halves = (self.keys, self.values, shared_keys, shared_values)
+            places = (number for half in halves for number in (half.data_ptr(), half.stride(0)))
+            self._addresses = (self.first, self.start, *places)
+        return self._addresses
 
     def can_write(self, position: int, end: int) -> bool:
         """Tell whether `[position, end)` can be written in place."""

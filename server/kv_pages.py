@@ -57,6 +57,12 @@ class SessionCache:
         Whatever was cached at and above `position` is thereby gone. Compute thread only. Copies older
         tokens only when the extent is full, or when others see what would be overwritten.
         """
+        extent = self.room(layer, position, keys, values)
+        extent.write(position, keys, values)
+        return extent
+
+    def room(self, layer: int, position: int, keys: Tensor, values: Tensor) -> Extent:
+        """Return where `write` would write: whoever asks writes all of them there himself."""
         extent = self.layers[layer]
         end = position + keys.shape[1]
         if extent is None:
@@ -64,7 +70,6 @@ class SessionCache:
         elif not extent.can_write(position, end):
             shared = min(self.shared_tokens, position)
             extent = self.layers[layer] = extent.moved(shared, position, end, self.floor(layer))
-        extent.write(position, keys, values)
         return extent
 
 

@@ -24,6 +24,7 @@ from server.attention import (
     running_batch,
 )
 from server.attention_masks import RaggedMask
+from server.graphs import DecodeGraphs
 from server.kv_cache import PAGE_TOKENS, KVPool
 from server.kv_extents import Pair
 from server.rope import steady_rope
@@ -92,6 +93,7 @@ class SpanModel:
         self._wrap(blocks)
         model.config._attn_implementation = ATTENTION
         self._cache_keyword = cache_keyword(model)
+        self.graphs = DecodeGraphs(self)
 
     def _wrap(self, blocks: nn.ModuleList) -> None:
         returns_tuple = self.adapter is not None and self.adapter.returns_tuple
@@ -143,20 +145,33 @@ class SpanModel:
         Their keys and values are cached, and each cache's `used` is set. Raises whatever the model raises;
         what the chunks' caches hold above their positions is then undefined, and not counted as used.
         """
+        output = self.graphs.run(chunks)
+        if output is None:
+            output = self.run_eagerly(chunks)
+        for chunk in chunks:
+            chunk.cache.used = chunk.end
+        return list(torch.split(output, [chunk.hidden.shape[0] for chunk in chunks]))
+
+    def run_eagerly(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Run `chunks` kernel by kernel; return `[tokens, hidden]` of all of them, in order, on the CPU."""
         batch = RaggedBatch(chunks)
         output = self._run(batch)
         found = {place.chunk: output[place.first : place.last] for place in batch.places}
-        for chunk in chunks:
-            chunk.cache.used = chunk.end
-        return [found[chunk] for chunk in chunks]
+        return torch.cat([found[chunk] for chunk in chunks])
 
     def _run(self, batch: RaggedBatch) -> Tensor:
-        with torch.inference_mode(), running_batch(batch):
+        with torch.inference_mode():
             batch.hidden = batch.hidden.to(self.device, self.dtype)
+            batch.position_ids = batch.position_ids.to(self.device)
+            return self.forward(batch)[0].cpu()
+
+    def forward(self, batch: RaggedBatch) -> Tensor:
+        """Run a `batch` that lies on the device; return what its last blocks give, `[1, tokens, hidden]`."""
+        with running_batch(batch):
             cache = {self._cache_keyword: RaggedCache(batch, self._sliding)}
-            position_ids = batch.position_ids.to(self.device)
-            self.model(inputs_embeds=batch.hidden, position_ids=position_ids, use_cache=True, **cache)
-            return batch.hidden[0].cpu()
+            inputs = {"inputs_embeds": batch.hidden, "position_ids": batch.position_ids}
+            self.model(**inputs, use_cache=True, **cache)
+            return batch.hidden
 
 
 def find_blocks(model: PreTrainedModel) -> nn.ModuleList:

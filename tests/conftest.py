@@ -15,7 +15,7 @@ RUN_MARK = "MURMUR_TEST_RUN"
 DEVICE_VARIABLE = "MURMUR_TEST_DEVICE"
 ROOT = Path(__file__).parents[1]
 # Processes that tests start may import the tests; ./murmur keeps the working directory out of the path.
-os.environ["PYTHONPATH"] = str(ROOT)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 # Nobody answers there: no test may ask the real Hub, and its library asks more than it is told to.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 LAST_EXITS_S = 3.0  # processes whose parent was just killed need a moment to notice

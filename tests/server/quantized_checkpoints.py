@@ -43,14 +43,16 @@ def save_quantized(folder: Path, family: str = "llama", stored: str = "int8", **
     full, path = folder / "full", folder / stored
     save_random_model(full, family, **WIDE[family])
     config = BitsAndBytesConfig(**FORMATS[stored], **skipping)  # type: ignore[no-untyped-call]
-    model = AutoModelForCausalLM.from_pretrained(full, quantization_config=config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        full, quantization_config=config, dtype=torch.float32, device_map="cpu"
+    )
     model.save_pretrained(path)
     return path
 
 
 def load_by_transformers(path: Path) -> PreTrainedModel:
     """Load the same checkpoint the usual way, in fp32."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, device_map="cpu")
     return model
 
 

@@ -42,7 +42,8 @@ def load(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) ->
 
 
 def run_of(model: SpanModel) -> Run:
-    """Prompts, later chunks, decodes behind a shared prefix, rows that pass only some blocks."""
+    """Prompts, later chunks, decodes behind a shared prefix and beside a prompt, rows that pass only
+    some blocks."""
     pool, hidden = KVPool(10_000), torch.randn(60, 64, generator=torch.Generator().manual_seed(1))
 
     def run() -> list[torch.Tensor]:
@@ -57,7 +58,17 @@ def run_of(model: SpanModel) -> Run:
         for fork in forks:
             pool.begin_write(fork, 40, 41)
         outputs += model.run([Chunk(fork, SPAN, 40, hidden[40:41]) for fork in forks])
-        for cache in (parent, partial, *forks):
+        late = pool.open(SPAN)
+        for cache, position, end in ((forks[0], 41, 42), (late, 0, 5), (partial, 40, 41)):
+            pool.begin_write(cache, position, end)
+        outputs += model.run(
+            [
+                Chunk(forks[0], SPAN, 41, hidden[41:42]),
+                Chunk(late, SPAN, 0, hidden[:5]),
+                Chunk(partial, partial.span, 40, hidden[40:41]),
+            ]
+        )
+        for cache in (parent, partial, late, *forks):
             pool.close(cache)
         return outputs
 
