@@ -165,6 +165,11 @@ class _CapturedBatch(RaggedBatch):
         self.hidden = self.hidden.to(tables.device)
         self.position_ids = self.position_ids.to(tables.device)
         self._tables, self._num_splits = tables, num_splits
+        self._rows = torch.arange(len(chunks), device=tables.device)
+
+    def row_offsets(self) -> Tensor:
+        """Of each row its position minus its place: all rows pass all blocks."""
+        return self.position_ids[0] - self._rows
 
     def attend(
         self, query: Tensor, keys: Tensor, values: Tensor, mask: RaggedMask, options: Options
