@@ -94,6 +94,7 @@ def test_a_store_that_has_to_be_mended_is_a_mistake(kind: type[StorageError]) ->
         raise kind("look at it")
 
 
+@pytest.mark.slow
 def test_who_started_the_bot_reads_one_sentence_and_gets_status_1() -> None:
     ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "murmur bot: the store is locked\n")

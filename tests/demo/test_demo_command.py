@@ -72,6 +72,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_answers_are_on_standard_output_and_a_lost_server_changes_nothing(place: Place) -> None:
     whole, failing = run(), run("--fail-server")
     assert (whole.returncode, failing.returncode) == (0, 0)

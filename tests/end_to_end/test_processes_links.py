@@ -18,6 +18,7 @@ NUM_TOKENS = 12
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.slow
 async def test_a_chain_over_slow_links_is_exact_and_flows_from_server_to_server(
     forge: Forge, talking_model: Path
 ) -> None:
