@@ -32,6 +32,18 @@ def can_take(query: Tensor, keys: Tensor, values: Tensor) -> bool:
     return query.dtype == keys.dtype == values.dtype and _padded(group) * widest <= _MOST_SUMS
 
 
+def try_out(device: torch.device) -> None:
+    """Run the kernels once on `device`. Raises whatever keeps them from running there."""
+    one = torch.ones((1, 1, _LEAST_DOT), device=device)
+    cached = torch.zeros_like(one)
+    place = (cached.data_ptr(), cached.stride(0))
+    table = torch.tensor([(0, 0, 0, 0, 0, *place * 4)], device=device)
+    output = torch.zeros_like(one)
+    decode(one, one, one, table, 1, 1.0, None, None, None, output)
+    if not bool((output == 1).all()):
+        raise ArithmeticError("its attention is wrong")
+
+
 def decode(
     query: Tensor,
     keys: Tensor,

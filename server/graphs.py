@@ -101,7 +101,11 @@ class DecodeGraphs:
 
         Their keys and values are cached.
         """
-        if self._is_off or not can_replay(chunks, self._model.span) or find_kernel() is None:
+        if (
+            self._is_off
+            or not can_replay(chunks, self._model.span)
+            or find_kernel(self._model.device) is None
+        ):
             return None
         numbers, num_splits = _numbers(chunks, self._model.kv_layout())
         key = (padded_rows(len(chunks)), padded_splits(num_splits))
@@ -154,7 +158,8 @@ def _numbers(chunks: Sequence[Chunk], layout: Sequence[Pair]) -> tuple[Tensor, i
         ]
         for layer, like in enumerate(layout)
     ]
-    return table_of([[each.numbers for each in newest] for newest in rooms]), count_splits(rooms[0])
+    table = table_of([[each.numbers for each in newest] for newest in rooms])
+    return table, count_splits(rooms[0], layout[0][0].device)
 
 
 class _CapturedBatch(RaggedBatch):
