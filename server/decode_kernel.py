@@ -21,6 +21,7 @@ FIELDS = 13
 """Numbers per session in the table: `server.newest.Newest.numbers`."""
 SPLIT_TOKENS = 1024
 _LEAST_DOT = 16
+_TRIED_TOKENS = 100
 _MOST_SUMS = 1 << 14
 """Numbers that one program may keep in registers for its outputs."""
 
@@ -32,14 +33,13 @@ def can_take(query: Tensor, keys: Tensor, values: Tensor) -> bool:
     return query.dtype == keys.dtype == values.dtype and _padded(group) * widest <= _MOST_SUMS
 
 
-def try_out(device: torch.device) -> None:
-    """Run the kernels once on `device`. Raises whatever keeps them from running there."""
-    one = torch.ones((1, 1, _LEAST_DOT), device=device)
-    cached = torch.zeros_like(one)
-    place = (cached.data_ptr(), cached.stride(0))
-    table = torch.tensor([(0, 0, 0, 0, 0, *place * 4)], device=device)
-    output = torch.zeros_like(one)
-    decode(one, one, one, table, 1, 1.0, None, None, None, output)
+def try_out(query: Tensor, keys: Tensor, values: Tensor) -> None:
+    """Run the kernels for one row of ones `[heads, 1, dim]`. Raises whatever keeps them from running here."""
+    past = [half.repeat(1, _TRIED_TOKENS, 1) for half in (keys, values)]
+    places = [number for half in past for number in (half.data_ptr(), half.stride(0))]
+    table = torch.tensor([(0, _TRIED_TOKENS - 1, 0, 0, 0, *places * 2)], device=query.device)
+    output = query.new_zeros((1, query.shape[0], values.shape[2]))
+    decode(query, keys, values, table, 1, 1.0, None, None, None, output)
     if not bool((output == 1).all()):
         raise ArithmeticError("its attention is wrong")
 
@@ -169,7 +169,7 @@ def _attend_split(  # type: ignore[no-untyped-def]
     HAS_BIAS: tl.constexpr, IS_ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """One program: keys `[lo, hi)` of a session, for all query heads of one key head."""
-    session, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    session, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     mine = table + session * FIELDS
     row, position, visible = tl.load(mine), tl.load(mine + 1), tl.load(mine + 2)
     first, start = tl.load(mine + 3), tl.load(mine + 4)
@@ -219,7 +219,7 @@ def _attend_split(  # type: ignore[no-untyped-def]
     tl.store(
         found + places[:, None] * VALUE_DIM + value_dims[None, :],
         output / total[:, None],
-        mask=(rows < GROUP)[:, None] & (value_dims < VALUE_DIM)[None, :],
+        mask=((rows < GROUP) & (total > 0.0))[:, None] & (value_dims < VALUE_DIM)[None, :],
     )
 
 
@@ -229,7 +229,7 @@ def _join_splits(  # type: ignore[no-untyped-def]
     FIELDS: tl.constexpr, HEADS: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     BLOCK_SPLITS: tl.constexpr, HAS_SINKS: tl.constexpr,
 ):  # fmt: skip
-    session, head = tl.program_id(0), tl.program_id(1)
+    session, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place = session * HEADS + head
     splits, value_dims = tl.arange(0, BLOCK_SPLITS), tl.arange(0, BLOCK_VALUE)
     each_lse = tl.load(lse + place * num_splits + splits, mask=splits < num_splits, other=float("-inf"))

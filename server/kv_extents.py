@@ -11,7 +11,7 @@ behind: with a floor of 700, an extent that moves at 1,000 starts at 700 and has
 Who may use which pages is decided in kv_cache; here nothing is counted.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Extent:
     prefix: Pair | None
     frozen: int
     """Positions below this are seen by others (or are others'): never written in place."""
-    _addresses: tuple[int, ...] = ()
+    _addresses: tuple[int, ...] = field(default=(), init=False)
 
     @property
     def first(self) -> int:

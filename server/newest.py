@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_CAPABILITY = (8, 0)
 """CUDA's name for Ampere."""
+SLOW = "sessions decode one after the other on this GPU, which is slow"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +42,11 @@ def can_attend_together(query: Tensor, keys: Tensor, values: Tensor) -> bool:
     """Tell whether `attend_newest` is for a batch's `query`, `keys` and `values` [heads, rows, dim]."""
     if not query.is_cuda:
         return False
-    kernel = find_kernel(query.device)
-    return kernel is not None and bool(kernel.can_take(query, keys, values))
+    kernel = find_kernel()
+    if kernel is None or not kernel.can_take(query, keys, values):
+        return False
+    shapes = (half.shape[::2] for half in (query, keys, values))
+    return _works(query.device, query.dtype, *shapes)
 
 
 def attend_newest(
@@ -51,7 +55,7 @@ def attend_newest(
     """Cache the keys and values of `newest`, and fill in their rows of `output` [rows, heads, value_dim]."""
     table = table_of([[each.numbers for each in newest]])[0]
     table = (table.pin_memory() if query.is_cuda else table).to(query.device, non_blocking=True)
-    num_splits = count_splits(newest, query.device)
+    num_splits = count_splits(newest)
     attend_rows_of_table(query, keys, values, (table, num_splits), options, output)
 
 
@@ -59,7 +63,7 @@ def attend_rows_of_table(
     query: Tensor, keys: Tensor, values: Tensor, table: tuple[Tensor, int], options: Options, output: Tensor
 ) -> None:
     """Do what `attend_newest` does for a `table` [sessions, numbers] on the device and a number of splits."""
-    kernel = find_kernel(query.device)
+    kernel = find_kernel()
     assert kernel is not None
     asks = (options.scaling, options.softcap, options.sinks, options.key_bias)
     kernel.decode(query, keys, values, *table, *asks, output)
@@ -70,27 +74,39 @@ def table_of(numbers: Sequence[Sequence[tuple[int, ...]]]) -> Tensor:
     return torch.from_numpy(np.array(numbers, np.int64))
 
 
-def count_splits(newest: Sequence[Newest], device: torch.device) -> int:
-    """Return in how many splits the longest of the sessions attends on `device`."""
-    kernel = find_kernel(device)
+def count_splits(newest: Sequence[Newest]) -> int:
+    """Return in how many splits the longest of the sessions attends."""
+    kernel = find_kernel()
     assert kernel is not None
     return int(max((each.position - each.visible) // kernel.SPLIT_TOKENS for each in newest)) + 1
 
 
 @functools.cache
-def find_kernel(device: torch.device) -> ModuleType | None:
-    """Return the module `decode_kernel` if it works on `device`, else None.
+def _works(device: torch.device, dtype: torch.dtype, *shapes: tuple[int, int]) -> bool:
+    """Try the kernel with heads of `shapes`, numbers and sizes of queries, keys and values.
 
-    Triton is not there for every system; it does not know GPUs before Ampere, and needs a C compiler.
+    Triton knows no GPU before Ampere, and needs a C compiler, and room for a head on the chip.
     """
+    kernel = find_kernel()
+    assert kernel is not None
     try:
-        if device.type == "cuda" and torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
             raise NotImplementedError("Triton does not know so old a GPU")
-        from server import decode_kernel  # here: a server on a CPU has no Triton, and needs none
-
-        decode_kernel.try_out(device)
+        kernel.try_out(
+            *(torch.ones((number, 1, size), dtype=dtype, device=device) for number, size in shapes)
+        )
     except Exception as error:  # noqa: BLE001 - whatever it is, there is the way without
-        reason = str(error).split("\n", 1)[0]
-        logger.warning("sessions decode one after the other on this GPU, which is slow: %s", reason)
+        logger.warning("%s: %s", SLOW, str(error).split("\n", 1)[0])
+        return False
+    return True
+
+
+@functools.cache
+def find_kernel() -> ModuleType | None:
+    """Return the module `decode_kernel`, or None if Triton is not there."""
+    try:
+        from server import decode_kernel  # here: a server on a CPU has no Triton, and needs none
+    except ImportError as error:
+        logger.warning("%s: %s", SLOW, error)
         return None
     return decode_kernel

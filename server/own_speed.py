@@ -7,9 +7,13 @@ from pathlib import Path
 import torch
 
 from server.executor import Work
+from server.graphs import SEEN_BEFORE
 from server.host import Host
 from server.throughput import Setup, Throughput, measure_throughput, recall_throughput
 from swarm.wire.blocks import PeerId
+
+WARM_UP_STEPS = SEEN_BEFORE + 2
+"""Until steps are replayed from a CUDA graph."""
 
 
 async def measured(host: Host, device: str, quantization: str, folder: Path) -> Throughput:
@@ -20,13 +24,16 @@ async def measured(host: Host, device: str, quantization: str, folder: Path) -> 
     )
     loop = asyncio.get_running_loop()
 
+    def measure() -> Throughput:
+        for _ in range(WARM_UP_STEPS if device.startswith("cuda") else 0):
+            run(1)
+        return measure_throughput(run, len(model.span))
+
     def run(num_tokens: int) -> None:
         asyncio.run_coroutine_threadsafe(_run_once(host, num_tokens), loop).result()
 
     path = folder / "throughput.json"
-    return await asyncio.to_thread(
-        recall_throughput, path, setup, lambda: measure_throughput(run, len(model.span))
-    )
+    return await asyncio.to_thread(recall_throughput, path, setup, measure)
 
 
 async def _run_once(host: Host, num_tokens: int) -> None:

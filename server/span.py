@@ -6,6 +6,7 @@ that are the client's, let hidden states through. Our input replaces whatever re
 what a family does to embeddings is the client's work too.
 """
 
+import contextlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -93,7 +94,7 @@ class SpanModel:
         self._wrap(blocks)
         model.config._attn_implementation = ATTENTION
         self._cache_keyword = cache_keyword(model)
-        self.graphs = DecodeGraphs(self)
+        self.graphs = DecodeGraphs()
 
     def _wrap(self, blocks: nn.ModuleList) -> None:
         returns_tuple = self.adapter is not None and self.adapter.returns_tuple
@@ -135,7 +136,8 @@ class SpanModel:
         cache = pool.open(self.span)
         pool.begin_write(cache, 0, 1)
         batch = RaggedBatch([Chunk(cache, self.span, 0, torch.zeros(1, self.hidden_size))])
-        self._run(batch)
+        with _on(self.device):
+            self._run(batch)
         cache.used = 1
         return pool.export_pages(cache, 1), batch.masks
 
@@ -145,19 +147,23 @@ class SpanModel:
         Their keys and values are cached, and each cache's `used` is set. Raises whatever the model raises;
         what the chunks' caches hold above their positions is then undefined, and not counted as used.
         """
-        output = self.graphs.run(chunks)
-        if output is None:
-            output = self.run_eagerly(chunks)
+        with _on(self.device):
+            output = self.graphs.run(self, chunks)
+            if output is None:
+                output = self.run_eagerly(chunks)
         for chunk in chunks:
             chunk.cache.used = chunk.end
-        return list(torch.split(output, [chunk.hidden.shape[0] for chunk in chunks]))
+        if len(chunks) == 1:
+            return [output]
+        # A view would keep the whole batch in memory for as long as somebody needs its rows.
+        return [rows.clone() for rows in torch.split(output, [chunk.hidden.shape[0] for chunk in chunks])]
 
     def run_eagerly(self, chunks: Sequence[Chunk]) -> Tensor:
         """Run `chunks` kernel by kernel; return `[tokens, hidden]` of all of them, in order, on the CPU."""
         batch = RaggedBatch(chunks)
         output = self._run(batch)
         found = {place.chunk: output[place.first : place.last] for place in batch.places}
-        return torch.cat([found[chunk] for chunk in chunks])
+        return found[chunks[0]] if len(chunks) == 1 else torch.cat([found[chunk] for chunk in chunks])
 
     def _run(self, batch: RaggedBatch) -> Tensor:
         with torch.inference_mode():
@@ -172,6 +178,11 @@ class SpanModel:
             inputs = {"inputs_embeds": batch.hidden, "position_ids": batch.position_ids}
             self.model(**inputs, use_cache=True, **cache)
             return batch.hidden
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Make `device` the current one, where kernels are launched that were not told another."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def find_blocks(model: PreTrainedModel) -> nn.ModuleList:

@@ -5,7 +5,6 @@
 
 import sys
 from dataclasses import dataclass
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ FORKED_AT = 32
 class Case:
     """Sessions whose newest tokens are at `positions`; every second one is a fork behind a shared prefix."""
 
-    positions: tuple[int, ...] = (0, 1, 40, 77, 130)
+    positions: tuple[int, ...] = (0, 1, 1023, 40, 1024, 2050)
     heads: int = 4
     kv_heads: int = 2
     dim: int = 16
@@ -33,7 +32,6 @@ class Case:
     has_bias: bool = False
     window: int = 0
     dtype: torch.dtype = torch.float32
-    split_tokens: int = 32
 
 
 CASES = {
@@ -45,8 +43,8 @@ CASES = {
     "sinks": Case(has_sinks=True),
     "bias": Case(has_bias=True, heads=2),
     "window": Case(window=20),
-    "all at once": Case(window=50, softcap=3.0, has_sinks=True, has_bias=True),
-    "one split": Case(split_tokens=1024),
+    "long window": Case(window=1030),
+    "all at once": Case(window=1050, softcap=3.0, has_sinks=True, has_bias=True),
 }
 
 
@@ -114,15 +112,9 @@ def _write(pool: KVPool, cache: SessionCache, past: tuple[Tensor, Tensor], posit
         cache.used = end
 
 
-def split_as(case: Case) -> "mock._patch[int]":
-    """Split sessions as `case` says: real ones are cut only after a thousand tokens."""
-    return mock.patch("server.decode_kernel.SPLIT_TOKENS", case.split_tokens)
-
-
 if __name__ == "__main__":
     for name, case in CASES.items():
-        with split_as(case):
-            difference = compare(case, torch.device("cpu"))
+        difference = compare(case, torch.device("cpu"))
         sys.stdout.write(f"{name}: {difference:.1e}\n")
         if not difference < 1e-5:
             sys.exit(f"{name} differs by {difference}")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from server.attention import Chunk
-from server.graphs import MAX_ROWS, SEEN_BEFORE, can_replay, padded_rows, padded_splits
+from server.graphs import MAX_ROWS, SEEN_BEFORE, can_replay, is_same, padded_rows, padded_splits
 from server.kv_cache import KVPool, SessionCache
 from server.span import SpanModel
 from swarm.wire.blocks import Span
@@ -16,6 +16,7 @@ from tests.server.test_devices import EACH, SPAN, load
 
 HIDDEN = 64
 ROUNDS = SEEN_BEFORE + 5
+REPLAYED = {"llama"}
 
 
 def test_graphs_are_few_for_all_numbers_of_sessions_and_lengths() -> None:
@@ -34,6 +35,27 @@ def test_only_single_tokens_that_pass_all_blocks_are_replayed() -> None:
     assert not can_replay([one] * (MAX_ROWS + 1), SPAN)
     for other in (chunk(pool, 2), chunk(pool, span=Span(1, 3)), chunk(pool, is_long=True)):
         assert not can_replay([one, other], SPAN)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_graph_is_believed_if_its_rows_are_those_of_the_forward_but_for_rounding(
+    dtype: torch.dtype,
+) -> None:
+    expected = torch.randn(5, HIDDEN, generator=torch.Generator().manual_seed(1)).to(dtype)
+    assert is_same(expected.clone(), expected)
+    assert is_same(expected * (1 + 2 * torch.finfo(dtype).eps), expected)
+    assert is_same(expected.roll(1, 0), expected) is False
+    assert is_same(expected * torch.nan, expected) is False
+
+
+def test_no_row_hides_what_is_wrong_in_others_and_none_condemns_them() -> None:
+    expected = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(1))
+    expected[1, 5], wrong = 1e30, expected + 0.1
+    assert is_same(wrong, expected) is False
+    for poison in (torch.nan, torch.inf):
+        expected[1, 5] = poison
+        assert is_same(expected.clone(), expected)
+    assert is_same(expected[1:2].clone(), expected[1:2]) is None
 
 
 def test_on_a_cpu_nothing_is_captured(tmp_path: Path) -> None:
@@ -71,5 +93,5 @@ def test_replayed_steps_equal_eager_ones(family: str, overrides: dict[str, Any],
     eager.graphs.turn_off("they are what it is compared with")
     for output, same in zip(decode(model), decode(eager), strict=True):
         torch.testing.assert_close(output, same, atol=1e-5, rtol=1e-5)
-    if family == "llama":
+    if family in REPLAYED:
         assert model.graphs.replays == 2 * (ROUNDS - SEEN_BEFORE)
