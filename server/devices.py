@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from swarm.errors import ConfigError
+from swarm.errors import ConfigError, MurmurError
 
 MAX_REASON_LETTERS = 200
 _CUDA = re.compile("cuda(?::([0-9]+))?")
@@ -70,7 +70,7 @@ def enough_memory(device: torch.device, num_blocks: int, what_makes_smaller: str
     """Raises ConfigError, with what to do, if memory is too small for what is done with the blocks inside."""
     try:
         yield
-    except (MemoryError, RuntimeError, OSError, ConfigError) as error:
+    except (MemoryError, RuntimeError, OSError, MurmurError) as error:
         place = _too_small(error, device)
         if place is None:
             raise
@@ -79,6 +79,11 @@ def enough_memory(device: torch.device, num_blocks: int, what_makes_smaller: str
         remedies += ["host fewer with --num-blocks or --blocks"] if num_blocks > 1 else []
         remedies += [f"add {what_makes_smaller}"] if what_makes_smaller else []
         raise ConfigError(f"not enough memory on {place} for {counted}: {', or '.join(remedies)}") from error
+
+
+def is_about_memory(error: BaseException) -> bool:
+    """Tell whether `error` says that memory was short, of a device or of the machine."""
+    return _too_small(error, torch.device("cpu")) is not None
 
 
 def _too_small(error: BaseException | None, device: torch.device) -> str | None:

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import torch
 
-from server.executor import Executor, Overloaded, Work
+from server.executor import Executor, Work
 from server.kv_cache import KVFull, KVGone
+from server.overloaded import Overloaded
 from server.rooms import Rooms
 from server.session_effects import Effect, Execute, Link, SendNext, Tell
 from server.sessions import HopSession

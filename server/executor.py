@@ -20,8 +20,9 @@ from torch import Tensor
 from server.attention import Chunk
 from server.gathering import Gathering
 from server.kv_cache import KVPool, SessionCache
+from server.overloaded import Overloaded, as_told
 from server.scheduler import Limits, Share, Waiting, plan_turn
-from swarm.errors import ContextTooLong, MurmurError
+from swarm.errors import ContextTooLong
 from swarm.wire.blocks import PeerId, Span
 
 logger = logging.getLogger(__name__)
@@ -29,10 +30,6 @@ T = TypeVar("T")
 
 MAX_WAITING = 1024
 MAX_REMEMBERED_PEERS = 4096
-
-
-class Overloaded(MurmurError):
-    """Too many works wait already: the caller is answered `busy`. Nothing has changed."""
 
 
 class Runner(Protocol):
@@ -135,7 +132,7 @@ class Executor:
         """Run `work` and return its outputs `[tokens, hidden]`, the model's dtype, on the CPU.
 
         Whatever the cache held at and above `work.position` is gone as soon as this is called; no tokens at
-        all is a mere rollback. Raises KVFull or Overloaded (busy, nothing changed), ContextTooLong,
+        all is a mere rollback. Raises KVFull or Overloaded (busy; nothing is cached anew), ContextTooLong,
         ValueError if the work does not fit its cache or this server, and whatever the model raises.
         """
         self._check(work)
@@ -245,7 +242,7 @@ class Executor:
             return list(self._runner.run([job.chunk(tokens) for job, tokens in batch]))
         except Exception as error:  # noqa: BLE001 - belongs to the callers, whose futures get it
             if len(batch) == 1:
-                return [error]
+                return [as_told(error)]
             return [self._run([alone])[0] for alone in batch]
 
     def _postprocess(self, shares: Sequence[Share], results: Sequence[Tensor | Exception]) -> None:

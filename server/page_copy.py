@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import torch
 
-from server.executor import Overloaded
 from server.host import Host
 from server.kv_extents import Pair
+from server.overloaded import Overloaded
 from server.session_effects import SessionKey
 from server.session_table import Refused
 from server.sessions import HopSession

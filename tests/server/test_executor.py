@@ -12,8 +12,9 @@ from torch import Tensor
 
 from server.attention import Chunk
 from server.block_loader import load_span
-from server.executor import Executor, Overloaded, Work
+from server.executor import Executor, Work
 from server.kv_cache import KVFull, KVPool, SessionCache
+from server.overloaded import Overloaded
 from server.scheduler import Limits
 from server.span import SpanModel
 from swarm.checkpoint import open_checkpoint
@@ -38,6 +39,7 @@ class FakeRunner:
         self.gate.set()
         self.entered = threading.Event()
         self.answers_too_few = False
+        self.error: Exception | None = None
 
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         self.entered.set()
@@ -45,6 +47,8 @@ class FakeRunner:
         self.batches.append([(chunk.position, chunk.hidden.shape[0]) for chunk in chunks])
         if any(chunk.hidden.isnan().any() for chunk in chunks):
             raise ArithmeticError("poisoned")
+        if self.error is not None:
+            raise self.error
         if self.answers_too_few:
             return []
         for chunk in chunks:
@@ -230,6 +234,24 @@ async def test_only_the_guilty_work_of_a_batch_fails() -> None:
             await bad
         assert caches[1].used == 0
         assert torch.equal(await fake.executor.run(fake.work(caches[1], 1)), torch.ones(1, 4))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        MemoryError(),
+    ],
+)
+async def test_a_step_for_which_memory_is_short_is_told_to_come_again(error: Exception) -> None:
+    async with open_fake() as fake:
+        cache = fake.pool.open(SPAN)
+        fake.runner.error = error
+        with pytest.raises(Overloaded, match="short of memory"):
+            await fake.executor.run(fake.work(cache, 1))
+        fake.runner.error = None
+        assert torch.equal(await fake.executor.run(fake.work(cache, 1)), torch.ones(1, 4))
 
 
 async def test_works_of_one_cache_run_in_their_order_never_together() -> None:

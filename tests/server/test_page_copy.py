@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from server.executor import Overloaded
+from server.overloaded import Overloaded
 from server.page_copy import CHUNK_BYTES, MAX_COPIES_OUT
 from server.serving import Connection, Serving
 from server.session_effects import SessionKey
