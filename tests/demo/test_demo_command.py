@@ -86,7 +86,12 @@ def test_answers_are_on_standard_output_and_a_lost_server_changes_nothing(place:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
 )
 def test_nothing_is_left_or_said_however_often_the_demo_is_told_to_end(
     place: Place, number: signal.Signals, code: int

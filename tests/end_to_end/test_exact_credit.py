@@ -74,7 +74,7 @@ async def test_a_session_that_no_server_has_room_for_hears_that_they_are_busy() 
         await swarm.check_clean()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 async def test_a_session_that_was_put_aside_comes_back_to_the_last_bit(dtype: str) -> None:
     model = small_model("llama", dtype)
     async with open_swarm(model, Offer(0, 6, room_tokens=320, spill_bytes=1 << 28)) as swarm:

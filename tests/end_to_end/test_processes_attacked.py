@@ -374,6 +374,7 @@ async def test_who_asks_and_does_not_listen_is_cut_off(target: Target) -> None:
 # --- silence --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stream_on_which_a_frame_only_begins_is_ended_by_the_server_in_time(
     streams_held: "Future[dict[str, float]]",
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.protocol.mutants import MUTANTS, first_failure
 from tests.protocol.simulator import run
 
-DEFAULT_SCHEDULES = 4_000
+DEFAULT_SCHEDULES = 2_500
 ALL_SCHEDULES = 60_000
 QUICKLY_CAUGHT = (
     "longest_match finds nothing",

@@ -70,11 +70,11 @@ def test_a_mistake_is_told_before_anything_slow_is_imported(
     ("sentence", "number"),
     [
         ("starting", signal.SIGINT),
-        ("starting", signal.SIGTERM),
-        ("starting a swarm", signal.SIGINT),
+        pytest.param("starting", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("starting a swarm", signal.SIGINT, marks=pytest.mark.slow),
         ("hosting blocks", signal.SIGTERM),
-        ("checking that", signal.SIGINT),
-        ("measuring", signal.SIGTERM),
+        pytest.param("checking that", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("measuring", signal.SIGTERM, marks=pytest.mark.slow),
         ("reached at", signal.SIGINT),
     ],
 )
