@@ -180,7 +180,8 @@ async def test_behaviour_13_who_deletes_their_question_pays_nothing_though_we_di
         is_dead = die_with_the_next_end(before)
         before.brain.token_s = 0.05
         question = await before.say("hello")
-        await before.pass_(0.3)
+        await before.until(lambda: before.brain.requests, "it was never asked")
+        await before.pass_(0.15)
         await before.delete(question)
         await before.until(is_dead.is_set)
         (turn,) = await before.turns()
