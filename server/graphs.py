@@ -5,7 +5,7 @@ token after the other waits for its host most of the time. Where that is possibl
 captured once for each number of rows (padded to a power of two) and of splits, and replayed with other
 inputs: hidden states, positions, and the table that tells `decode_kernel` where each session's keys lie.
 
-What can be captured is found out, never assumed: a forward that waits for the device once (routers of
+What can be captured is found out, never assumed: a forward that waits for the device once (some routers of
 experts, rope by length) or that sees other than all older keys runs as before.
 """
 
@@ -32,6 +32,7 @@ from server.newest import (
     find_kernel,
     table_of,
 )
+from server.rounding import MAX_DIFFERENCE
 from swarm.wire.blocks import Span
 
 logger = logging.getLogger(__name__)
@@ -39,9 +40,6 @@ logger = logging.getLogger(__name__)
 MAX_ROWS = 512
 SEEN_BEFORE = 3
 """So many steps of a size run before it is captured, which takes as long as some dozens of them."""
-ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""How far a graph's first outputs may be from the forward's own, as a share of the largest where that is
-above 1: with other rows beside them, sums may be taken in another order."""
 
 
 class Captured(Protocol):
@@ -160,7 +158,7 @@ def is_same(output: Tensor, expected: Tensor) -> bool | None:
     Each row is judged by its own numbers: what is in the others is other people's. In half precision the
     median row counts: another order of sums may send one to another expert.
     """
-    allowed, is_full = ALLOWED[expected.dtype], expected.dtype == torch.float32
+    allowed, is_full = MAX_DIFFERENCE[expected.dtype], expected.dtype == torch.float32
     expected, output = expected.float(), output.float()
     is_finite = expected.isfinite().all(1)
     if not is_finite.any():

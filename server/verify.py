@@ -15,17 +15,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 from server.attention import Chunk
 from server.kv_cache import KVPool, SessionCache
 from server.quantization import is_quantized
+from server.rounding import MAX_DIFFERENCE
 from server.span import OwnBlock, SpanModel, find_blocks, layer_types
 from swarm.checkpoint.skeleton import PassThrough
 from swarm.errors import ConfigError
 from swarm.wire.blocks import Span
 
-MAX_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Allowed difference by dtype, as a share of the largest output where that is above 1.
-
-Half precisions round at every step, in another order here than there. With them the median token counts, not
-the worst: rounding may send one to another expert. A wrong mask or position moves most by 0.3 and more.
-"""
 QUANTIZED_DIFFERENCE = MAX_DIFFERENCE[torch.bfloat16]
 """Allowed of the median token, in any dtype, if weights are quantized: int8 rounds its inputs to 127 steps,
 in columns that a whole batch has in common, and nf4 may be computed in bf16."""
