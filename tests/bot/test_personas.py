@@ -88,7 +88,9 @@ async def test_the_persona_that_nobody_has_used_for_longest_is_let_go(
         open_swarm(small, *OFFERS) as swarm,
         talking(small, swarm, store_path, tmp_path / "key", Limits(personas=2)) as talk,
     ):
-        prefixes = {name: question(talk, name, "?")[:-4] for name in (TEACHER, PIRATE, POET)}
+        prefixes = {
+            name: talk.brain._prefixes.of(question(talk, name, "?")) for name in (TEACHER, PIRATE, POET)
+        }
         personas = talk.brain.pool.personas
         await personas.prefill(prefixes[TEACHER])
         await personas.prefill(prefixes[PIRATE])
