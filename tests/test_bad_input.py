@@ -351,6 +351,7 @@ def test_peers_that_do_not_answer_are_one_sentence_after_a_short_wait(
         assert "none of the initial peers answers" in each.complaint
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_wrong_is_one_sentence(
     swarm: ProcessSwarm, talking_model: Path, tmp_path: Path
 ) -> None:

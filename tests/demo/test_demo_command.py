@@ -88,7 +88,7 @@ def test_answers_are_on_standard_output_and_a_lost_server_changes_nothing(place:
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        (signal.SIGINT, 130),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
         (signal.SIGKILL, -signal.SIGKILL),
     ],

@@ -51,12 +51,16 @@ def each_family(quick: Collection[str], families: Collection[str] = EVERY_FAMILY
     )
 
 
-def every_family(argument: str, cases: Mapping[str, Any], turn: int = 0) -> pytest.MarkDecorator:
-    """Run a test of `family` and `argument` for all of both; by default each family with one case only.
+def every_family(
+    argument: str, cases: Mapping[str, Any], turn: int = 0, quick: Collection[str] = FAMILIES
+) -> pytest.MarkDecorator:
+    """Run a test of `family` and `argument` for all of both; by default `quick` families with one case each.
 
     `turn` says which: 0 with LOST_HOPS is llama's first hop, bloom's middle one and qwen3's last.
     """
-    chosen = {(family, (turn + place) % len(cases)) for place, family in enumerate(FAMILIES)}
+    chosen = {
+        (family, (turn + place) % len(cases)) for place, family in enumerate(FAMILIES) if family in quick
+    }
     return pytest.mark.parametrize(
         ("family", argument),
         [

@@ -1,8 +1,8 @@
 """A server is killed at every position of an answer, and nobody can tell from the words.
 
 Sessions stand at different positions of their answers when one server goes: so one death is a failover at
-every position at once, each from a fresh chain. Each family loses one hop this way and another that way;
-`--all` has the rest.
+every position at once, each from a fresh chain. Each family loses one hop this way or that way; `--all` has
+the rest.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from tests.end_to_end.exact import (
     LOST_HOPS,
     Answer,
     SmallModel,
+    each_family,
     every_family,
     prompt,
     small_model,
@@ -117,17 +118,17 @@ async def lose_under_way(model: SmallModel, hop: int, positions: Sequence[int]) 
         talks.check_survivors()
 
 
-@every_family("hop", LOST_HOPS)
+@every_family("hop", LOST_HOPS, quick=("llama", "qwen3"))
 async def test_a_server_may_go_between_any_two_tokens(family: str, hop: int) -> None:
     await lose_between_steps(small_model(family), hop, range(ANSWER_TOKENS))
 
 
-@every_family("hop", LOST_HOPS, turn=1)
+@every_family("hop", LOST_HOPS, turn=1, quick=("llama", "bloom"))
 async def test_a_server_may_go_while_a_token_is_under_way(family: str, hop: int) -> None:
     await lose_under_way(small_model(family), hop, range(hop % 2, ANSWER_TOKENS, 2))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each_family(quick=("llama",), families=FAMILIES)
 async def test_one_server_may_go_after_the_other(family: str) -> None:
     async with talks_at(small_model(family), [0, 1, 13, 26]) as talks:
         for victim in talks.swarm.servers[:3]:

@@ -75,7 +75,7 @@ def test_a_mistake_is_told_before_anything_slow_is_imported(
         ("hosting blocks", signal.SIGTERM),
         pytest.param("checking that", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("measuring", signal.SIGTERM, marks=pytest.mark.slow),
-        ("reached at", signal.SIGINT),
+        pytest.param("reached at", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_while_it_starts_ends_it_with_0_and_without_a_traceback(

@@ -49,7 +49,7 @@ async def bootstrap(*options: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
         await process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 async def test_peers_meet_at_the_printed_address_until_a_signal_ends_it_cleanly(
     tmp_path: Path, number: signal.Signals
 ) -> None:

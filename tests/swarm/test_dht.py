@@ -304,7 +304,14 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize(("skew", "can_dial_us"), [(-10, True), (10, True), (10, False)])
+@pytest.mark.parametrize(
+    ("skew", "can_dial_us"),
+    [
+        pytest.param(-10, True, marks=pytest.mark.slow),
+        pytest.param(10, True, marks=pytest.mark.slow),
+        (10, False),
+    ],
+)
 async def test_a_clock_that_differs_is_one_sentence_also_behind_nat(skew: int, can_dial_us: bool) -> None:
     source = SKEWED.format(skew=skew, can_dial_us=can_dial_us)
     process = await asyncio.create_subprocess_exec(
