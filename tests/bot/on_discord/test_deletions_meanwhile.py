@@ -62,10 +62,12 @@ async def test_a_question_before_or_after_all_that_is_there_is_asked_for(
     place.moderator.purges(place.channel, [other, answer])
     async with open_stage(fake, store_path, boot="second") as stage:
         await stage.until(lambda: not place.alice.direct.by(fake.bot))
+        await stage.until(lambda: [call.status for call in fake.calls(ONE)] == [404, 404])
+        while await prompts(stage):  # the answers are gone already, so nothing else shows when it is done
+            await pause(0.01)
         await no_answers(stage, place)
-        assert await prompts(stage) == []
         assert SECRET.encode() not in on_disk(stage)
-    assert [call.status for call in fake.calls(ONE)] == [404, 404]
+    assert len(fake.calls(ONE)) == 2
 
 
 async def test_what_is_there_costs_one_page_for_each_place_and_stays(
