@@ -5,9 +5,11 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -20,6 +22,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.g
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 LAST_EXITS_S = 3.0  # processes whose parent was just killed need a moment to notice
 SLOW_CALLBACK_S = 0.1
+
+# A busy machine makes an example slow, not wrong.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +62,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in gpu_items:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(settings: Any) -> Generator[None, object, object]:
+    """Let a test's timeout come again and again, until the test has ended.
+
+    To hypothesis it is a failure like any other, which it repeats: an example that hangs does so again.
+    """
+    was_set = yield
+    if settings.method == "signal":
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout, settings.timeout)
+    return was_set
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -79,6 +79,24 @@ def test_a_call_that_blocks_the_loop_fails_its_test(tmp_path: Path, loop: str) -
     assert fine.returncode == 0, fine.stdout
 
 
+HYPOTHESIS = (
+    "import asyncio, time\nfrom hypothesis import given, settings\nfrom hypothesis import strategies as st\n"
+)
+
+
+def test_an_example_may_take_its_time(tmp_path: Path) -> None:
+    slow = "@settings(max_examples=2)\n@given(st.booleans())\ndef test(_): time.sleep(0.3)\n"
+    done = run_pytest(tmp_path, HYPOTHESIS + slow)
+    assert done.returncode == 0, done.stdout
+
+
+def test_an_example_that_hangs_whenever_it_is_repeated_fails_its_test(tmp_path: Path) -> None:
+    hanging = "@given(st.just(0))\nasync def test(_): await asyncio.Event().wait()\n"
+    done = run_pytest(tmp_path, HYPOTHESIS + hanging, "--timeout=0.5")
+    assert done.returncode == 1, done.stdout
+    assert "Timeout" in done.stdout
+
+
 # --- CI -------------------------------------------------------------------------------------------
 
 PYTEST_THAT_FAILS_ONCE = """\

@@ -96,8 +96,8 @@ def is_digest(text: object) -> bool:
 def read_checksums(path: Path) -> dict[str, str]:
     """Read what `sha256sum *.safetensors > SHA256SUMS` wrote: file name -> digest. Empty if nothing did."""
     try:
-        with path.open(encoding="utf-8") as file:
-            lines = file.read(MAX_MEMORY_BYTES).splitlines()
+        with path.open("rb") as file:  # reading characters takes five bytes of room for each that may come
+            lines = file.read(MAX_MEMORY_BYTES).decode(errors="replace").splitlines()
     except (OSError, ValueError):
         return {}
     found = (_CHECKSUM.fullmatch(line) for line in lines)

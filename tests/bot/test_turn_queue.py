@@ -138,7 +138,7 @@ class Queueing(RuleBasedStateMachine):
 
 
 TestQueueing = Queueing.TestCase
-TestQueueing.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueueing.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def queue_of(*entries: tuple[int, int], bounds: Bounds = BOUNDS) -> TurnQueue:

@@ -90,7 +90,7 @@ def test_the_bottleneck_never_gets_worse_and_enough_servers_cover_the_model(
 
 
 @given(capacities.filter(lambda c: len(c) > 1), st.integers(1, 16), st.randoms())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_moves_never_open_a_gap_never_slow_the_swarm_and_come_to_an_end(
     joined: list[tuple[int, float]], num_blocks: int, chance: random.Random
 ) -> None:

@@ -83,7 +83,7 @@ def test_an_absurd_length_of_the_header_costs_no_memory(tmp_path: Path, length: 
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_bytes_do_more_than_raise_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:

@@ -265,7 +265,7 @@ def told(liar: Identity, changes: dict[str, Any]) -> ServerRecord:
 
 
 @given(lies=st.lists(LIES, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_records_say_a_route_covers_every_block_with_servers_that_have_it(
     lies: list[dict[str, Any]],
 ) -> None:
@@ -282,7 +282,7 @@ def test_whatever_records_say_a_route_covers_every_block_with_servers_that_have_
 
 
 @given(lies=st.lists(LIES, min_size=1, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_records_say_servers_can_plan_and_people_can_look(lies: list[dict[str, Any]]) -> None:
     servers = [told(liar, lie) for liar, lie in zip(LIARS, lies, strict=False)]
     assert plan_span(servers, NUM_BLOCKS, 2, 100.0).end <= NUM_BLOCKS

@@ -90,7 +90,7 @@ def test_other_draws_in_the_process_change_nothing(model: PreTrainedModel) -> No
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.data())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_restoring_a_state_repeats_the_draws_after_it(lengths: list[int], data: st.DataObject) -> None:
     sampler = Sampler(SamplingParams(seed=3))
     logits = torch.zeros(50)

@@ -81,7 +81,7 @@ def check(decoder: Decoder, num_examples: int) -> None:
         decoder.decode(seed)
 
     @given(raw=mutations(decoder.seeds))
-    @settings(max_examples=num_examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=num_examples, suppress_health_check=list(HealthCheck))
     def decode(raw: bytes) -> None:
         with within(decoder.growth * len(raw) + decoder.least):
             try:

@@ -182,7 +182,7 @@ def test_sizes_that_a_header_only_claims_cost_no_memory(header: bytes) -> None:
 
 @pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS.keys())
 @given(body=st.binary(max_size=300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_arbitrary_bytes_only_raise_bad_frame(decoder: FrameDecoder, body: bytes) -> None:
     decode_or_refuse(decoder, bytearray(body))
 
@@ -200,7 +200,7 @@ KINDS = st.sampled_from(["bind", "step", "state_step", "heartbeat", "bind_ack", 
 
 @pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS.keys())
 @given(kind=KINDS, fields=st.dictionaries(FIELDS, JUNK, max_size=8), rest=st.binary(max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_wellformed_headers_full_of_junk_only_raise_bad_frame(
     decoder: FrameDecoder, kind: str, fields: dict[str, object], rest: bytes
 ) -> None:
@@ -213,7 +213,7 @@ def test_wellformed_headers_full_of_junk_only_raise_bad_frame(
     changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=6),
     cut=st.integers(0, 40),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_mutated_and_truncated_frames_only_raise_bad_frame(
     decoder: FrameDecoder, body: bytearray, changes: list[tuple[int, int]], cut: int
 ) -> None:

@@ -204,7 +204,7 @@ def test_a_length_that_is_only_claimed_anywhere_in_a_message_costs_no_memory(num
         head=st.sampled_from(list(HEADS)),
         size=SIZES,
     )
-    @settings(max_examples=num_examples, deadline=None)
+    @settings(max_examples=num_examples)
     def decode(kind: type[Message], place: int, head: str, size: int) -> None:
         decoder = next(decoder for decoder, family in FAMILIES.values() if kind in get_args(family))
         body = bytearray(body_of(SAMPLES[kind]))

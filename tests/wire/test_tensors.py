@@ -84,7 +84,7 @@ SPECS = st.lists(
 
 
 @given(specs=SPECS, raw=st.binary(max_size=64))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_specs_over_any_bytes_give_tensors_or_a_value_error(specs: list[TensorSpec], raw: bytes) -> None:
     specs = msgspec.msgpack.decode(msgspec.msgpack.encode(specs), type=list[TensorSpec])
     try:
