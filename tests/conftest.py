@@ -5,6 +5,7 @@ import os
 import signal
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.g
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 LAST_EXITS_S = 3.0  # processes whose parent was just killed need a moment to notice
 SLOW_CALLBACK_S = 0.1
+SLOW_LENGTH = 40  # of a test that is marked so; of any other 1
 
 # A busy machine makes an example slow, not wrong.
 hypothesis.settings.register_profile(
@@ -52,16 +54,28 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[DEVICE_VARIABLE] = name
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip `gpu` tests on a machine without CUDA; torch is imported only if there are such tests."""
-    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
-    if not gpu_items:
-        return
-    import torch
+@pytest.hookimpl(trylast=True)  # what is deselected has gone
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip `gpu` tests without CUDA; files that run side by side begin with the longest.
 
-    if not torch.cuda.is_available():
+    A long file that began last would be waited for alone.
+    """
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu_items and not has_cuda():
         for item in gpu_items:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    if hasattr(config, "workerinput"):
+        lengths: Counter[Path] = Counter()
+        for item in items:
+            lengths[item.path] += SLOW_LENGTH if item.get_closest_marker("slow") else 1
+        items.sort(key=lambda item: -lengths[item.path])
+
+
+def has_cuda() -> bool:
+    """Tell whether there is a CUDA device; imports torch, which takes a second."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -79,6 +79,16 @@ def test_a_call_that_blocks_the_loop_fails_its_test(tmp_path: Path, loop: str) -
     assert fine.returncode == 0, fine.stdout
 
 
+def test_of_files_side_by_side_the_longest_begin(tmp_path: Path) -> None:
+    marks = "import pytest\nM = [pytest.mark.slow]\nN = []\n"
+    for name, slow, num_tests in (("a", "N", 1), ("b", "N", 3), ("c", "M", 1), ("d", "M", 2)):
+        case = f"@pytest.mark.parametrize('n', [pytest.param(n, marks={slow}) for n in range({num_tests})])\n"
+        (tmp_path / f"test_{name}.py").write_text(marks + case + "def test(n): pass\n")
+    side_by_side = ("-n1", "--dist", "loadfile", "--no-loadscope-reorder", "-vv", "-o", "markers=slow: long")
+    done = run_pytest(tmp_path, "", *side_by_side)
+    assert re.findall(r"PASSED \S*test_(\w)\.py", done.stdout) == list("ddcbbba"), done.stdout
+
+
 HYPOTHESIS = (
     "import asyncio, time\nfrom hypothesis import given, settings\nfrom hypothesis import strategies as st\n"
 )

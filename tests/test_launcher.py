@@ -310,11 +310,15 @@ def test_checks_need_the_developers_tools_and_one_failure_hides_no_other(launche
     assert len(launcher.pip_calls()) == 1
 
 
+CORES = os.cpu_count() or 1
+SIDE_BY_SIDE = "[--dist][loadfile][--no-loadscope-reorder]"
+
+
 @pytest.mark.parametrize(
     ("given", "passed_on"),
     [
-        ([], f"[-m][not slow][-n][{min(4, (os.cpu_count() or 1) + 1)}][--dist][loadfile]"),
-        (["--all"], f"[-n][{min(4, os.cpu_count() or 1)}][--dist][loadfile][-o][asyncio_debug=true]"),
+        ([], f"[-m][not slow][-n][{min(4, CORES + 1)}]{SIDE_BY_SIDE}"),
+        (["--all"], f"[-n][{min(4, CORES)}]{SIDE_BY_SIDE}[-o][asyncio_debug=true]"),
         (["--all", "-x"], "[-x][-o][asyncio_debug=true]"),
         (["tests/a b.py", "-k", "c d"], "[-m][not slow][tests/a b.py][-k][c d]"),
         (["-m", "gpu", "--all"], "[-m][gpu][-o][asyncio_debug=true]"),

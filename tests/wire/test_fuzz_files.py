@@ -112,7 +112,9 @@ def open_model(folder: Path) -> None:
     checkpoint.find_fingerprint()
 
 
-@EXAMPLES
+@pytest.mark.parametrize(
+    "num_examples", [FEW, pytest.param(4000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
 def test_a_model_with_a_file_of_any_bytes_opens_or_is_told_in_a_sentence(
     name: str, num_examples: int, tmp_path: Path, model: Path
