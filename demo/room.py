@@ -59,7 +59,7 @@ class Room:
         if self._is_terminal:
             self.terminal.notice("Say something, or /help.")
         async for line in read_lines("you> " if self._is_terminal else ""):
-            if line.strip() == "/quit":
+            if line.strip() in ("/quit", "/exit"):  # people try the one or the other
                 break
             await self._take(core, news, line.strip())
 

@@ -93,6 +93,12 @@ async def test_what_makes_no_sense_is_said_in_a_sentence(
     assert "`/persona` is one of `/persona show`" in errors
 
 
+@pytest.mark.parametrize("word", ["/quit", "/exit"])
+async def test_what_comes_after_leaving_is_not_said(talk: Talk, word: str) -> None:
+    brain = await talk(word, "never said")
+    assert brain.requests == []
+
+
 async def test_help_names_the_commands_that_are_there(talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
     await talk("/help", "/servers", "/quit", "never said")
     output, errors = capsys.readouterr()
