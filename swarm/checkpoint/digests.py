@@ -98,7 +98,7 @@ def read_checksums(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:  # reading characters takes five bytes of room for each that may come
             lines = file.read(MAX_MEMORY_BYTES).decode(errors="replace").splitlines()
-    except (OSError, ValueError):
+    except OSError:
         return {}
     found = (_CHECKSUM.fullmatch(line) for line in lines)
     return {match[2]: match[1] for match in found if match}
