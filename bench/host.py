@@ -127,10 +127,10 @@ async def open_host() -> AsyncIterator[Host]:
 
 
 async def open_sessions(host: Host, number: int) -> Group:
-    """Open `number` sessions of one client."""
-    group, client = Group(), PeerId(f"client of {number}")
+    """Open `number` sessions of the one client: beside others, not all of them would run in one batch."""
+    group, client = Group(), PeerId("client")
     for place in range(number):
-        session = place.to_bytes(16)
+        session = (number << 32 | place).to_bytes(16)
         bind = Bind(
             session=session,
             epoch=1,

@@ -76,6 +76,8 @@ class SessionDriver:
         self._to_run: Execute | None = None
         self._has_job = asyncio.Event()
         self._is_over = False
+        self._let_go_epoch = -1
+        self._has_come_further = asyncio.Event()
         self._is_replaying = False
         self._watch_epoch = asyncio.Event()
         self._successor: FrameStream | None = None
@@ -89,7 +91,7 @@ class SessionDriver:
                     await self._do_next_job()
         finally:
             self._is_over = True
-            self._accepted.note(0)
+            self._count_accepted()
             self.outgoing.close()
 
     def carry_out(self, effects: list[Effect]) -> None:
@@ -114,6 +116,15 @@ class SessionDriver:
         self.carry_out(effects)
         return message.num_tokens > 0 and self.session.counters.num_useless == num_useless
 
+    def let_go(self) -> None:
+        """Nobody speaks for the session until it is bound anew, with another epoch."""
+        self._let_go_epoch = self.session.epoch
+        self._count_accepted()
+
+    def is_let_go(self, epoch: int) -> bool:
+        """Whether nobody waits any more for what the streams of `epoch` bring."""
+        return epoch <= self._let_go_epoch
+
     def complain(self, epoch: int, reason: str) -> None:
         """What came along the chain broke the rules. Who sent it will not say so: we tell the client."""
         self.carry_out(self.session.spoiled(epoch, reason))
@@ -129,17 +140,21 @@ class SessionDriver:
         A replay waits for the successor as well; a step is refused with `busy` instead.
         """
         while self._is_behind and not self._is_over:
+            self._has_come_further.clear()
+            await self._has_come_further.wait()
+        while self._accepted.is_exhausted and not self._is_over:
             await self._accepted.wait_for_change()
         if self._is_replaying:
             await self.outgoing.wait_for_room()
 
     @property
     def _is_behind(self) -> bool:
-        return self.session.num_waiting >= MAX_UNREAD_STEPS or self._accepted.is_exhausted
+        return self.session.num_waiting >= MAX_UNREAD_STEPS
 
     def _count_accepted(self) -> None:
         sizes = (hidden.numel() * hidden.element_size() for hidden in self.session.accepted())
         self._accepted.note(0 if self._is_over else sum(sizes))
+        self._has_come_further.set()
 
     # --- slow work -----------------------------------------------------------------------------------
 

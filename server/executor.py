@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from server.attention import Chunk
+from server.batch_cost import BatchCost
 from server.gathering import Gathering
 from server.kv_cache import KVPool, SessionCache
 from server.overloaded import Overloaded, as_told
-from server.scheduler import Limits, Share, Waiting, plan_turn
+from server.scheduler import Limits, Served, Share, Waiting, plan_turn
 from swarm.errors import ContextTooLong
 from swarm.wire.blocks import PeerId, Span
 
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_WAITING = 1024
-MAX_REMEMBERED_PEERS = 4096
 
 
 class Runner(Protocol):
@@ -102,10 +102,9 @@ class Executor:
         self._jobs: dict[int, _Job] = {}
         self._calls: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._next_number = 0
-        self._turn = 0
-        self._last_turns: dict[PeerId, int] = {}
-        self._last_prompt_turns: dict[PeerId, int] = {}
+        self._served = Served()
         self._gathering = Gathering()
+        self._cost = BatchCost()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._compute_forever, name="murmur-compute", daemon=True)
 
@@ -217,11 +216,13 @@ class Executor:
                 self._changed.wait(patience_s)
 
     def _note_length(self, shares: Sequence[Share], began_s: float) -> None:
-        if not any(share.is_prompt for share in shares):
-            now_s = time.monotonic()
-            self._gathering.ran(
-                [self._jobs[share.number].work.session for share in shares], now_s - began_s, now_s
-            )
+        if any(share.is_prompt for share in shares):
+            return
+        now_s = time.monotonic()
+        self._cost.ran(sum(share.tokens for share in shares), now_s - began_s, now_s)
+        self._gathering.ran(
+            [self._jobs[share.number].work.session for share in shares], now_s - began_s, now_s
+        )
 
     def _schedule(self) -> tuple[Share, ...]:
         """Choose the next batch: of each cache the oldest work, if somebody still waits for it."""
@@ -234,7 +235,8 @@ class Executor:
         for number, job in self._jobs.items():
             oldest.setdefault(job.work.cache, number)
         waiting = [Waiting(n, self._jobs[n].work.peer, self._jobs[n].left_tokens) for n in oldest.values()]
-        return plan_turn(waiting, self._last_turns, self._last_prompt_turns, self._limits)
+        now_s = time.monotonic()
+        return plan_turn(waiting, self._served, self._limits, self._cost.fixed_rows, now_s)
 
     def _run(self, batch: Sequence[tuple[_Job, int]]) -> list[Tensor | Exception]:
         """Run the next tokens of each job; the outputs, or what went wrong."""
@@ -247,15 +249,11 @@ class Executor:
 
     def _postprocess(self, shares: Sequence[Share], results: Sequence[Tensor | Exception]) -> None:
         """Note who was served, and answer those whose work is done."""
-        self._turn += 1
+        now_s = time.monotonic()
         finished: list[tuple[asyncio.Future[Tensor], Tensor | Exception]] = []
         with self._changed:
             for share, result in zip(shares, results, strict=True):
-                turns = self._last_prompt_turns if share.is_prompt else self._last_turns
-                turns.pop(share.peer, None)
-                turns[share.peer] = self._turn
-                if len(turns) > MAX_REMEMBERED_PEERS:
-                    del turns[next(iter(turns))]
+                self._served.note(share, now_s)
                 job = self._jobs[share.number]
                 if isinstance(result, Tensor):
                     job.done_tokens += share.tokens

@@ -200,7 +200,9 @@ class Host:
 
     def detach(self, holder: Holder, session: SessionId | None = None) -> None:
         """A control connection ended, or let go of one session."""
-        self.table.detach(holder, time.monotonic(), session)
+        for gone in self.table.detach(holder, time.monotonic(), session):
+            if (driver := self._drivers.get(gone.key)) is not None:
+                driver.let_go()
 
     def heartbeat(self, holder: Holder, nonce: int = 0) -> Heartbeat:
         """How we are, and the sessions for which this connection speaks."""

@@ -210,7 +210,10 @@ class Serving:
         try:
             while True:
                 await driver.has_room_for_more()
-                self._take_step(stream, driver, await stream.read())
+                frame = await stream.read()
+                if driver.is_let_go(epoch):
+                    return
+                self._take_step(stream, driver, frame)
         except EndOfStream:
             return
         except BadFrame as error:

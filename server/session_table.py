@@ -199,12 +199,17 @@ class SessionTable:
         for key in [key for key in self._sessions if key.client == client and key.session == session]:
             self._remove(key)
 
-    def detach(self, connection: object, now_s: float, session: SessionId | None = None) -> None:
-        """The connection ended, or lets go of one session: the lease begins."""
+    def detach(self, connection: object, now_s: float, session: SessionId | None = None) -> list[HopSession]:
+        """The connection ended, or lets go of one session: the lease begins. Returns what was let go."""
+        let_go = []
         for key, holder in self._holders.items():
             if holder.connection is connection and session in (None, key.session):
                 holder.connection = None
                 holder.detached_at_s = now_s
+                let_go.append(self._sessions[key])
+        for gone in let_go:
+            gone.let_go()
+        return let_go
 
     def expire(self, now_s: float) -> list[SessionKey]:
         """End the leases that are over and forget old tombstones; returns what was ended."""

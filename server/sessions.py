@@ -186,6 +186,14 @@ class HopSession:
         self.log.truncate(0)
         self.credit = 0
 
+    def let_go(self) -> None:
+        """Nobody speaks for the session any more: what waits does not run.
+
+        Whoever comes back binds it anew and sends again what this hop lacks.
+        """
+        self._waiting.clear()
+        self._planned = self._done.copy()
+
     def trim(self) -> int:
         """Take back what was granted far ahead of an idle session, as a rollback leaves it.
 

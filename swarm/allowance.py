@@ -41,14 +41,15 @@ class Allowances:
         return held >= min(self._per_peer, self._in_all / max(1, len(self._held)))
 
     def change(self, peer_id: PeerId, by: int) -> None:
-        """A holder of the peer holds so much more, or less; those who wait look again."""
+        """A holder of the peer holds so much more, or less; unless it is more, those who wait look again."""
         self._held[peer_id] += by
         if not self._held[peer_id]:
             del self._held[peer_id]
-        self._freed.set()
+        if by <= 0:
+            self._freed.set()
 
     async def wait_for_change(self) -> None:
-        """Until a holder has said something new."""
+        """Until a holder has said that it holds no more than before."""
         self._freed.clear()
         await self._freed.wait()
 
@@ -72,7 +73,7 @@ class Allowance:
         self._all.change(self._peer_id, by)
 
     async def wait_for_change(self) -> None:
-        """Until a holder, of this peer or another, has said something new."""
+        """Until a holder, of this peer or another, has said that it holds no more than before."""
         await self._all.wait_for_change()
 
 

@@ -72,6 +72,7 @@ class LoopBudget:
         self._owed_s = 0.0
         self._paid_at_s = clock()
         self._turn_s = 0.0
+        self._debtors = asyncio.Lock()
 
     def owed_s(self) -> float:
         """Seconds that were taken and are not paid for yet."""
@@ -104,9 +105,11 @@ class LoopBudget:
 
     async def next_turn(self) -> None:
         """Wait until the peer may have more; after TURN_S of work others come first in any case."""
-        while (too_much_s := self.owed_s() - LOOP_AT_ONCE_S) > 0:
-            self._turn_s = 0.0
-            await asyncio.sleep(too_much_s / LOOP_SHARE)
+        if self._debtors.locked() or self.owed_s() > LOOP_AT_ONCE_S:
+            async with self._debtors:  # one wakes at a time: a hundred that look again are work as well
+                while (too_much_s := self.owed_s() - LOOP_AT_ONCE_S) > 0:
+                    self._turn_s = 0.0
+                    await asyncio.sleep(too_much_s / LOOP_SHARE)
         if self._turn_s > TURN_S:
             self._turn_s = 0.0
             await asyncio.sleep(0)

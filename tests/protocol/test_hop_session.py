@@ -533,6 +533,18 @@ def test_a_failure_refuses_the_newest_attempt_that_waited_behind_it() -> None:
     assert refusal(hop.session.failed("busy", "no")).attempt == 1
 
 
+def test_what_waits_for_a_client_that_has_gone_is_not_computed_and_who_returns_sends_it_again() -> None:
+    hop = bound()
+    hop.step(0, 1)
+    hop.step(1, 2)
+    hop.session.let_go()
+    assert sent(hop.session.executed([2])) == [(0, [2])]
+    assert hop.session.is_idle
+    assert refusal(hop.step(2, 3)).code == "gap"
+    assert hop.bind(epoch=2, commit=0, at=(0, 1)).position == 1
+    assert hop.step(1, 2) == [Execute(1, 1, [2])]
+
+
 def test_a_failure_of_an_older_epoch_lets_the_new_one_run() -> None:
     hop = bound()
     hop.step(0, 1)

@@ -276,6 +276,27 @@ def test_one_session_can_be_detached_alone() -> None:
     assert [session.key.session for session in table.held_by("connection")] == [TWO]
 
 
+def test_nothing_waits_to_be_computed_for_a_detached_session() -> None:
+    table = Table()
+    session = table.open()
+    for seq in range(3):
+        step = Step(
+            epoch=1,
+            seq=seq,
+            attempt=0,
+            position=seq,
+            num_tokens=1,
+            base_tag=seq,
+            tag=seq + 1,
+            commit=0,
+            rows=0,
+        )
+        session.on_step(step, [1])
+    assert session.num_waiting == 2
+    assert table.detach("connection", 0.0, ONE) == [session]
+    assert session.num_waiting == 0
+
+
 def test_another_connection_cannot_detach_a_session() -> None:
     table = Table()
     table.open()

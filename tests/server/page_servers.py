@@ -70,8 +70,8 @@ async def nobody(next_hop: NextHop, hello: Hello) -> FrameStream:
 class Server:
     """A host without a model, the copies of its pages, and one client's ears."""
 
-    def __init__(self, host: Host) -> None:
-        self.host, self.ears, self.transport = host, Ears(), FakeTransport()
+    def __init__(self, host: Host, runner: FakeRunner) -> None:
+        self.host, self.runner, self.ears, self.transport = host, runner, Ears(), FakeTransport()
         self.copies = PageCopies(cast(Transport, self.transport), host)
 
     async def bind(self, commit: int = COMMIT, epoch: int = 0, session: bytes = SESSION) -> None:
@@ -122,12 +122,12 @@ class Server:
 
 @asynccontextmanager
 async def serving(pages_per_block: int = 8, layout: tuple[Pair, ...] = LAYOUT) -> AsyncIterator[Server]:
-    pool = KVPool(pages_per_block * 16 * len(SPAN))
-    async with Executor(FakeRunner(), pool) as executor:
+    pool, runner = KVPool(pages_per_block * 16 * len(SPAN)), FakeRunner()
+    async with Executor(runner, pool) as executor:
         host = Host(HostedModel(SPAN, FINGERPRINT, 4, torch.float32, layout), pool, executor, nobody, 1 << 20)
         async with running(host.run_forever()):
             await asyncio.sleep(0)
-            yield Server(host)
+            yield Server(host, runner)
 
 
 def hello(session: bytes = SESSION) -> Hello:

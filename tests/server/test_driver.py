@@ -3,25 +3,30 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import torch
 
-from server.driver import Buffers, SessionDriver
+from server.driver import MAX_UNREAD_STEPS, Buffers, SessionDriver
 from server.executor import Executor
 from server.host import Host
 from server.kv_cache import KVPool
 from server.replay_log import LogBudget
 from server.rooms import Rooms
+from server.serving import Serving
 from server.session_effects import SessionKey
 from server.sessions import HopSession, new_session
 from server.tensor_payloads import TensorOperations
 from swarm.allowance import Allowances
 from swarm.background import running
 from swarm.errors import PeerUnreachable
-from swarm.streams import FrameStream
+from swarm.streams import FrameStream, StreamRules
+from swarm.transport import Transport
 from swarm.wire.blocks import PeerId, SessionId
+from swarm.wire.frames import FROM_CHAIN, MAX_CHAIN_FRAME_BYTES
 from swarm.wire.messages import Bind, Credit, Hello, Message, NextHop, Step, WantCredit
-from tests.server.page_servers import SESSION, serving
+from tests.resumptions import Resumptions
+from tests.server.page_servers import CLIENT, EVERYTHING, SESSION, serving, stream_pair
 from tests.server.test_executor import ALICE, BOB, SPAN, FakeRunner
 
 STEP_BYTES = 8 * 4 * 4
@@ -83,8 +88,12 @@ def bind(driver: SessionDriver, epoch: int = 0, *, next_hop: NextHop | None = No
 
 def feed(driver: SessionDriver, seq: int, epoch: int = 0, *, at: int | None = None) -> None:
     """Eight tokens, at the place of the step with that number, or with the number `at`."""
+    driver.on_frame(step_at(seq, epoch, seq if at is None else at), torch.zeros(8, 4))
+
+
+def step_at(seq: int, epoch: int = 0, at: int | None = None) -> Step:
     place = seq if at is None else at
-    step = Step(
+    return Step(
         epoch=epoch,
         seq=seq,
         attempt=0,
@@ -95,7 +104,6 @@ def feed(driver: SessionDriver, seq: int, epoch: int = 0, *, at: int | None = No
         commit=0,
         rows=1,
     )
-    driver.on_frame(step, torch.zeros(8, 4))
 
 
 async def is_waiting(task: asyncio.Task[None]) -> bool:
@@ -153,6 +161,52 @@ async def used_after(driver: SessionDriver, seq: int, at: int | None = None) -> 
         while driver.session.counters.executed_tokens == before:  # noqa: ASYNC110 - nothing says so
             await asyncio.sleep(0.001)
     return driver.last_used_s
+
+
+async def test_who_waits_for_its_own_steps_is_not_woken_by_those_of_others() -> None:
+    runner, resumptions = FakeRunner(), Resumptions()
+    runner.gate.clear()
+    async with bench(runner) as it:
+        it.buffers.accepted = Allowances(per_peer=1 << 30, in_all=1 << 30)
+        full, other = it.driver(ALICE), it.driver(ALICE, 1)
+        async with running(full.run_forever(), other.run_forever()):
+            for driver in (full, other):
+                bind(driver)
+            for seq in range(MAX_UNREAD_STEPS + 1):
+                feed(full, seq)
+            waiting = asyncio.create_task(resumptions.watch(full.has_room_for_more()))
+            await asyncio.sleep(0)
+            for seq in range(30):
+                feed(other, seq)
+                await asyncio.sleep(0)
+            assert resumptions.number == 0
+            runner.gate.set()
+            async with asyncio.timeout(5):
+                await waiting
+
+
+async def test_what_a_client_had_sent_before_it_hung_up_is_not_computed_and_its_stream_ends() -> None:
+    async with serving() as server:
+        await server.bind(commit=0)
+        runner = server.runner
+        runner.gate.clear()
+        theirs, ours = await stream_pair(EVERYTHING, StreamRules(MAX_CHAIN_FRAME_BYTES, FROM_CHAIN))
+        ours.remote_id = CLIENT
+        chain = asyncio.create_task(Serving(cast(Transport, server.transport), server.host)._on_chain(ours))
+        await theirs.write(Hello(client=CLIENT, session=SESSION, epoch=0, stage=0))
+        for seq in range(9):
+            await theirs.write(step_at(seq), [torch.zeros(8, 4)])
+        await runner.hold()
+        server.host.detach(server.ears)
+        await theirs.write(step_at(9), [torch.zeros(8, 4)])
+        async with asyncio.timeout(5):
+            await chain
+            runner.gate.set()
+            while server.host.executor.queue_depth:  # noqa: ASYNC110 - nothing says so
+                await asyncio.sleep(0.001)
+        assert runner.batches == [[(0, 8)]]
+        assert server.host.buffers.accepted.held == 0
+        theirs.close()
 
 
 async def test_a_session_that_ends_gives_its_bytes_back() -> None:

@@ -5,16 +5,28 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scheduler import Limits, Waiting, plan_turn
+from server.scheduler import MAX_REMEMBERED_PEERS, PRESENT_S, Limits, Served, Share, Waiting, plan_turn
 from swarm.wire.blocks import PeerId
 
 A, B, C = PeerId("A"), PeerId("B"), PeerId("C")
 LIMITS = Limits(short_tokens=16, batch_tokens=40, prompt_tokens=256)
 
 
-def plan(*waiting: Waiting, last: dict[PeerId, int] | None = None) -> list[tuple[int, int]]:
+NOW_S = 1000.0
+
+
+def served(**ago_s: float) -> Served:
+    """Short works and prompts of each peer ran so many seconds ago; whoever waited longest comes first."""
+    longest_first = sorted(ago_s.items(), key=lambda one: -one[1])
+    times = {PeerId(peer): NOW_S - seconds for peer, seconds in longest_first}
+    return Served(dict(times), dict(times))
+
+
+def plan(
+    *waiting: Waiting, last: Served | None = None, limits: Limits = LIMITS, fixed_rows: float = 1000.0
+) -> list[tuple[int, int]]:
     """Return (number, tokens) of each share."""
-    shares = plan_turn(waiting, last or {}, last or {}, LIMITS)
+    shares = plan_turn(waiting, last or Served(), limits, lambda _: fixed_rows, NOW_S)
     return [(share.number, share.tokens) for share in shares]
 
 
@@ -32,13 +44,13 @@ def test_a_prompts_end_leaves_room_for_the_next_prompt() -> None:
 
 def test_the_peer_whose_prompt_ran_longest_ago_goes_first() -> None:
     works = (Waiting(0, A, 500), Waiting(1, B, 500), Waiting(2, C, 500))
-    assert plan(*works, last={A: 7, B: 9, C: 8}) == [(0, 256)]
-    assert plan(*works, last={A: 7, C: 8}) == [(1, 256)]
+    assert plan(*works, last=served(A=9, B=7, C=8)) == [(0, 256)]
+    assert plan(*works, last=served(A=9, C=8)) == [(1, 256)]
 
 
 def test_nobody_gets_a_second_place_before_everybody_has_had_one() -> None:
     works = [Waiting(number, A, 16) for number in range(4)] + [Waiting(9, B, 16)]
-    assert plan(*works, last={B: 5}) == [(0, 16), (9, 16)]
+    assert plan(*works, last=served(B=5)) == [(0, 16), (9, 16)]
 
 
 def test_a_short_work_is_never_cut() -> None:
@@ -46,22 +58,56 @@ def test_a_short_work_is_never_cut() -> None:
     assert plan(*works) == [(0, 16), (1, 16)]
 
 
-MANY = [Waiting(number, A, 1) for number in range(100)]
-SHARING = Limits(shared_tokens=10)
+def crowd(peer: PeerId, size: int, first: int = 0) -> list[Waiting]:
+    return [Waiting(number, peer, 1) for number in range(first, first + size)]
 
 
-def test_of_a_peer_with_many_sessions_only_so_much_runs_beside_others() -> None:
-    shares = plan_turn([*MANY, Waiting(100, B, 1)], {}, {}, SHARING)
-    assert sorted(share.number for share in shares) == [*range(10), 100]
+def numbers_of(peer: PeerId, shares: list[tuple[int, int]], works: list[Waiting]) -> list[int]:
+    whose = {work.number: work.peer for work in works}
+    return [number for number, _ in shares if whose[number] == peer]
 
 
-def test_what_a_peer_may_have_is_bounded_while_the_others_are_away_for_a_moment() -> None:
-    assert len(plan_turn(MANY, {A: 20, B: 18}, {}, SHARING)) == 10
-    assert len(plan_turn(MANY, {A: 20, B: 9}, {}, SHARING)) == 100
+def test_beside_one_session_a_crowd_makes_a_batch_at_most_twice_as_long() -> None:
+    works = [*crowd(A, 100), Waiting(100, B, 1)]
+    shares = plan(*works, limits=Limits(), fixed_rows=8)
+    assert len(shares) + 8 == 2 * (2 + 8)
+    assert numbers_of(B, shares, works) == [100]
+    assert numbers_of(A, shares, works) == list(range(11))
+
+
+def test_where_rows_cost_nothing_nobody_is_held_back() -> None:
+    assert len(plan(*crowd(A, 100), Waiting(100, B, 1), limits=Limits(), fixed_rows=1e4)) == 101
+
+
+def test_where_rows_are_all_that_a_batch_costs_all_have_a_first_place_and_few_a_second() -> None:
+    works = [*crowd(A, 100), Waiting(100, B, 1), Waiting(101, C, 1)]
+    shares = plan(*works, limits=Limits(), fixed_rows=0)
+    assert (len(shares), len(numbers_of(A, shares, works))) == (6, 4)
+
+
+def test_two_crowds_have_as_much_as_the_smaller_one_wants() -> None:
+    works = [*crowd(A, 50), *crowd(B, 40, first=50)]
+    assert len(plan(*works, limits=Limits(), fixed_rows=0)) == 90
+
+
+def test_a_crowd_is_bounded_while_the_others_are_away_for_a_moment() -> None:
+    works = crowd(A, 100)
+    assert len(plan(*works, last=served(A=0, B=PRESENT_S), limits=Limits(), fixed_rows=8)) == 12
+    assert len(plan(*works, last=served(A=0, B=PRESENT_S + 0.1), limits=Limits(), fixed_rows=8)) == 100
 
 
 def test_a_peer_that_is_alone_has_the_whole_batch() -> None:
-    assert len(plan_turn(MANY, {A: 20}, {}, SHARING)) == 100
+    assert len(plan(*crowd(A, 100), last=served(A=0), limits=Limits(), fixed_rows=0)) == 100
+
+
+def test_of_too_many_peers_those_are_forgotten_who_ran_longest_ago() -> None:
+    remembered = Served()
+    for number in range(MAX_REMEMBERED_PEERS + 10):
+        remembered.note(Share(0, PeerId(f"{number}"), 1, is_prompt=False), float(number))
+    remembered.note(Share(0, PeerId("0"), 1, is_prompt=False), 1e6)
+    assert len(remembered.short_s) == MAX_REMEMBERED_PEERS
+    assert PeerId("0") in remembered.short_s
+    assert PeerId("5") not in remembered.short_s
 
 
 @given(st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(1, 2000)), min_size=1, max_size=30))
@@ -70,16 +116,16 @@ def test_turn_by_turn_everything_runs_exactly_once_and_no_turn_is_long(
 ) -> None:
     left = {number: Waiting(number, peer, tokens) for number, (peer, tokens) in enumerate(works)}
     ran: Counter[int] = Counter()
-    last: dict[PeerId, int] = {}
+    last = Served()
     for turn in range(10_000):
         if not left:
             break
-        shares = plan_turn(list(left.values()), last, last, LIMITS)
+        shares = plan_turn(list(left.values()), last, LIMITS, lambda _: 0.0, float(turn))
         assert shares
         assert sum(share.tokens for share in shares) <= LIMITS.batch_tokens + LIMITS.prompt_tokens
         for share in shares:
             ran[share.number] += share.tokens
-            last[share.peer] = turn
+            last.note(share, float(turn))
             work = left.pop(share.number)
             if work.tokens > share.tokens:
                 left[share.number] = Waiting(work.number, work.peer, work.tokens - share.tokens)

@@ -8,6 +8,7 @@ import pytest
 from swarm.incoming import MAX_REMEMBERED_PEERS, IncomingStreams
 from swarm.streams import LOOP_AT_ONCE_S, LOOP_SHARE, STREAM_S, TURN_S, VAIN_STREAM_S, LoopBudget
 from swarm.wire.blocks import PeerId
+from tests.resumptions import Resumptions
 
 
 class Clock:
@@ -47,6 +48,14 @@ async def test_who_owes_little_is_read_at_once_and_who_owes_more_waits_until_it_
     budget.charge(0.02)
     await budget.next_turn()
     assert time.monotonic() - began_s >= 0.02 / LOOP_SHARE * 0.9
+
+
+async def test_of_a_hundred_streams_that_wait_for_a_debt_one_looks_at_it_at_a_time() -> None:
+    budget, resumptions = LoopBudget(), Resumptions()
+    budget.charge(LOOP_AT_ONCE_S + 0.01)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(resumptions.watch(budget.next_turn()) for _ in range(100)))
+    assert resumptions.number < 150
 
 
 async def test_others_have_a_turn_after_a_millisecond_of_work_for_one_peer() -> None:
