@@ -216,10 +216,13 @@ class Executor:
                 self._changed.wait(patience_s)
 
     def _note_length(self, shares: Sequence[Share], began_s: float) -> None:
-        if any(share.is_prompt for share in shares):
-            return
         now_s = time.monotonic()
-        self._cost.ran(sum(share.tokens for share in shares), now_s - began_s, now_s)
+        prompt_tokens = sum([share.tokens for share in shares if share.is_prompt])
+        rows = sum([share.tokens for share in shares]) - prompt_tokens
+        if prompt_tokens:
+            self._cost.ran_prompt(rows, prompt_tokens, now_s - began_s, now_s)
+            return
+        self._cost.ran(rows, now_s - began_s, now_s)
         self._gathering.ran(
             [self._jobs[share.number].work.session for share in shares], now_s - began_s, now_s
         )
@@ -234,9 +237,9 @@ class Executor:
         oldest: dict[SessionCache, int] = {}
         for number, job in self._jobs.items():
             oldest.setdefault(job.work.cache, number)
-        waiting = [Waiting(n, self._jobs[n].work.peer, self._jobs[n].left_tokens) for n in oldest.values()]
-        now_s = time.monotonic()
-        return plan_turn(waiting, self._served, self._limits, self._cost.fixed_rows, now_s)
+        jobs = [(number, self._jobs[number]) for number in oldest.values()]
+        waiting = [Waiting(n, job.work.peer, job.left_tokens, job.work.session) for n, job in jobs]
+        return plan_turn(waiting, self._served, self._limits, self._cost, time.monotonic())
 
     def _run(self, batch: Sequence[tuple[_Job, int]]) -> list[Tensor | Exception]:
         """Run the next tokens of each job; the outputs, or what went wrong."""
@@ -253,8 +256,8 @@ class Executor:
         finished: list[tuple[asyncio.Future[Tensor], Tensor | Exception]] = []
         with self._changed:
             for share, result in zip(shares, results, strict=True):
-                self._served.note(share, now_s)
                 job = self._jobs[share.number]
+                self._served.note(share, job.work.session, now_s)
                 if isinstance(result, Tensor):
                     job.done_tokens += share.tokens
                     job.outputs.append(result)

@@ -1,11 +1,12 @@
 """The next batch: short works first, prompts a little at a time, peers in turn."""
 
 from collections import Counter
+from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scheduler import MAX_REMEMBERED_PEERS, PRESENT_S, Limits, Served, Share, Waiting, plan_turn
+from server.scheduler import MAX_REMEMBERED, PRESENT_S, Limits, Served, Share, Waiting, plan_turn
 from swarm.wire.blocks import PeerId
 
 A, B, C = PeerId("A"), PeerId("B"), PeerId("C")
@@ -13,6 +14,20 @@ LIMITS = Limits(short_tokens=16, batch_tokens=40, prompt_tokens=256)
 
 
 NOW_S = 1000.0
+
+
+@dataclass
+class Fixed:
+    """Costs that do not change."""
+
+    rows: float = 1000.0
+    prompt: float = 1000.0
+
+    def fixed_rows(self, now_s: float) -> float:
+        return self.rows
+
+    def prompt_tokens(self, rows: int, now_s: float) -> float:
+        return self.prompt * rows
 
 
 def served(**ago_s: float) -> Served:
@@ -23,10 +38,14 @@ def served(**ago_s: float) -> Served:
 
 
 def plan(
-    *waiting: Waiting, last: Served | None = None, limits: Limits = LIMITS, fixed_rows: float = 1000.0
+    *waiting: Waiting,
+    last: Served | None = None,
+    limits: Limits = LIMITS,
+    fixed_rows: float = 1000.0,
+    prompt: float = 1000.0,
 ) -> list[tuple[int, int]]:
     """Return (number, tokens) of each share."""
-    shares = plan_turn(waiting, last or Served(), limits, lambda _: fixed_rows, NOW_S)
+    shares = plan_turn(waiting, last or Served(), limits, Fixed(fixed_rows, prompt), NOW_S)
     return [(share.number, share.tokens) for share in shares]
 
 
@@ -85,6 +104,36 @@ def test_where_rows_are_all_that_a_batch_costs_all_have_a_first_place_and_few_a_
     assert (len(shares), len(numbers_of(A, shares, works))) == (6, 4)
 
 
+LONG = Waiting(0, A, 1000, "prompt")
+
+
+def test_beside_decoding_sessions_a_prompt_makes_a_batch_at_most_twice_as_long() -> None:
+    assert plan(LONG, Waiting(1, B, 1), limits=Limits(), prompt=40) == [(1, 1), (0, 40)]
+    assert plan(LONG, Waiting(1, B, 1), Waiting(2, A, 2), limits=Limits(), prompt=40)[-1] == (0, 120)
+
+
+def test_a_prompt_always_comes_further_and_never_faster_than_its_limit() -> None:
+    assert plan(LONG, Waiting(1, B, 1), limits=Limits(), prompt=0.0)[-1] == (0, 16)
+    assert plan(LONG, Waiting(1, B, 1), limits=Limits(), prompt=1e9)[-1] == (0, 256)
+
+
+def test_prompts_leave_room_for_those_who_decode_while_they_are_away_for_a_moment() -> None:
+    decoded = Served()
+    decoded.note(Share(7, B, 1, is_prompt=False), "decode", NOW_S - PRESENT_S)
+    assert plan(LONG, last=decoded, limits=Limits(), prompt=40) == [(0, 40)]
+
+
+def test_a_prompt_has_all_of_a_batch_beside_other_prompts_and_after_its_own_sessions_answer() -> None:
+    other = Waiting(1, B, 100, "other")
+    decoded = Served()
+    decoded.note(Share(7, A, 1, is_prompt=False), "prompt", NOW_S)
+    assert plan(LONG, other, limits=Limits(), prompt=40) == [(0, 256)]
+    assert plan(other, LONG, limits=Limits(), prompt=40) == [(1, 100), (0, 156)]
+    decoded.decoded_s["long ago"] = NOW_S - PRESENT_S - 1
+    decoded.decoded_s["prompt"] = decoded.decoded_s.pop("prompt")
+    assert plan(LONG, last=decoded, limits=Limits(), prompt=40) == [(0, 256)]
+
+
 def test_two_crowds_have_as_much_as_the_smaller_one_wants() -> None:
     works = [*crowd(A, 50), *crowd(B, 40, first=50)]
     assert len(plan(*works, limits=Limits(), fixed_rows=0)) == 90
@@ -102,10 +151,10 @@ def test_a_peer_that_is_alone_has_the_whole_batch() -> None:
 
 def test_of_too_many_peers_those_are_forgotten_who_ran_longest_ago() -> None:
     remembered = Served()
-    for number in range(MAX_REMEMBERED_PEERS + 10):
-        remembered.note(Share(0, PeerId(f"{number}"), 1, is_prompt=False), float(number))
-    remembered.note(Share(0, PeerId("0"), 1, is_prompt=False), 1e6)
-    assert len(remembered.short_s) == MAX_REMEMBERED_PEERS
+    for number in range(MAX_REMEMBERED + 10):
+        remembered.note(Share(0, PeerId(f"{number}"), 1, is_prompt=False), number, float(number))
+    remembered.note(Share(0, PeerId("0"), 1, is_prompt=False), 0, 1e6)
+    assert len(remembered.short_s) == len(remembered.decoded_s) == MAX_REMEMBERED
     assert PeerId("0") in remembered.short_s
     assert PeerId("5") not in remembered.short_s
 
@@ -120,12 +169,12 @@ def test_turn_by_turn_everything_runs_exactly_once_and_no_turn_is_long(
     for turn in range(10_000):
         if not left:
             break
-        shares = plan_turn(list(left.values()), last, LIMITS, lambda _: 0.0, float(turn))
+        shares = plan_turn(list(left.values()), last, LIMITS, Fixed(0.0, 0.0), float(turn))
         assert shares
         assert sum(share.tokens for share in shares) <= LIMITS.batch_tokens + LIMITS.prompt_tokens
         for share in shares:
             ran[share.number] += share.tokens
-            last.note(share, float(turn))
+            last.note(share, share.number, float(turn))
             work = left.pop(share.number)
             if work.tokens > share.tokens:
                 left[share.number] = Waiting(work.number, work.peer, work.tokens - share.tokens)
