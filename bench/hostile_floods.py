@@ -10,7 +10,8 @@ held             as many streams as it may have, on which nothing comes; ended o
 halves           the same, with half a message on each
 records          records into the server's table of the DHT: forged, old, and its own over and over
 steps            steps as they should be, in as many sessions as it may feed, without waiting for results
-polite steps     no flood: the next step of each of those sessions once the last is answered
+prompts          the same with prompts, over and over in a few sessions
+polite ...       no floods: each of those sessions goes on once its last step is answered
 """
 
 import asyncio
@@ -48,6 +49,7 @@ WORKERS = 8
 NUM_SESSIONS = 120
 """Each has a stream in and one out, and a peer may have 256 streams."""
 SESSION_TOKENS = 128
+PROMPT_SESSIONS, PROMPT_TOKENS = 8, 256
 JUNK = (
     b"\xff\xff\xff\xff",
     bytes(4),
@@ -59,7 +61,8 @@ HALF = b"\x00\x00\xea\x60\x01\x00\x00\xc3\x50" + bytes(20_000)
 
 
 Flood = Callable[[Stranger], Coroutine[Any, Any, None]]
-Feed = Callable[[Stranger, bytes], Coroutine[Any, Any, None]]
+Steps = Iterator[tuple[Step, tuple[torch.Tensor, ...]]]
+Feed = Callable[[Stranger, bytes, Steps], Coroutine[Any, Any, None]]
 
 
 # --- streams --------------------------------------------------------------------------------------
@@ -133,24 +136,28 @@ async def sessions(stranger: Stranger) -> None:
 # --- steps ----------------------------------------------------------------------------------------
 
 
-def _steps() -> Iterator[tuple[Step, tuple[torch.Tensor, ...]]]:
-    """Tokens one by one, and back to the start after SESSION_TOKENS of them."""
-    tags, row = TagChain(bytes(16)), torch.ones(1, HIDDEN) / 8
-    tags.append(range(SESSION_TOKENS))
+def _steps(length: int = SESSION_TOKENS, size: int = 1) -> Steps:
+    """`size` tokens at a time, and back to the start after `length` of them."""
+    tags, rows = TagChain(bytes(16)), torch.ones(size, HIDDEN) / 8
+    tags.append(range(length))
     for seq in itertools.count():
-        at = seq % SESSION_TOKENS
+        at = seq * size % length
         step = Step(
             epoch=1,
             seq=seq,
             attempt=seq,
             position=at,
-            num_tokens=1,
+            num_tokens=size,
             base_tag=tags.tag(at),
-            tag=tags.tag(at + 1),
+            tag=tags.tag(at + size),
             commit=0,
             rows=1,
         )
-        yield step, (row,)
+        yield step, (rows,)
+
+
+def _prompts() -> Steps:
+    return _steps(PROMPT_TOKENS, PROMPT_TOKENS)
 
 
 async def out_of_turn(stranger: Stranger) -> None:
@@ -177,36 +184,44 @@ async def bad_steps(stranger: Stranger) -> None:
 
 
 async def steps(stranger: Stranger) -> None:
-    await _in_all_sessions(stranger, _feed)
+    await _in_sessions(stranger, NUM_SESSIONS, _feed, _steps)
 
 
 async def polite_steps(stranger: Stranger) -> None:
-    await _in_all_sessions(stranger, _feed_politely)
+    await _in_sessions(stranger, NUM_SESSIONS, _feed_politely, _steps)
 
 
-async def _in_all_sessions(stranger: Stranger, feed: Feed) -> None:
+async def prompts(stranger: Stranger) -> None:
+    await _in_sessions(stranger, PROMPT_SESSIONS, _feed, _prompts)
+
+
+async def polite_prompts(stranger: Stranger) -> None:
+    await _in_sessions(stranger, PROMPT_SESSIONS, _feed_politely, _prompts)
+
+
+async def _in_sessions(stranger: Stranger, number: int, feed: Feed, make: Callable[[], Steps]) -> None:
     async with stranger.control() as control, asyncio.TaskGroup() as group:
-        for _ in range(NUM_SESSIONS):
+        for _ in range(number):
             name = secrets.token_bytes(16)
             await control.write(stranger.bind(name))
-            group.create_task(feed(stranger, name))
+            group.create_task(feed(stranger, name, make()))
 
 
-async def _feed(stranger: Stranger, name: bytes) -> None:
+async def _feed(stranger: Stranger, name: bytes, steps: Steps) -> None:
     async with (
         stranger.chain(name, direction="output") as results,
         stranger.chain(name) as chain,
         running_group() as group,
     ):
         group.create_task(thrown_away(results._reader))
-        for step, tensors in _steps():
+        for step, tensors in steps:
             await chain.write(step, tensors)
             await stranger.sent()
 
 
-async def _feed_politely(stranger: Stranger, name: bytes) -> None:
+async def _feed_politely(stranger: Stranger, name: bytes, steps: Steps) -> None:
     async with stranger.chain(name, direction="output") as results, stranger.chain(name) as chain:
-        for step, tensors in _steps():
+        for step, tensors in steps:
             await chain.write(step, tensors)
             await stranger.sent()
             while not isinstance((await results.read()).message, StepResult):
@@ -258,6 +273,8 @@ FLOODS: dict[str, tuple[int, Flood]] = {
     "halves": (MAX_STREAMS_PER_PEER, halves),
     "records": (1, records),
     "steps": (1, steps),
+    "prompts": (1, prompts),
     "polite steps": (1, polite_steps),
+    "polite prompts": (1, polite_prompts),
 }
 """By name: how many of it there are at once, and what each does."""
