@@ -2,5 +2,6 @@
 
 placement      which span to host                      block_loader   tensors -> blocks, quantized
 sessions       the hop's side of the protocol          scheduler      which steps run next
-executor       the one thread that owns the device     serving        streams in, streams out
+executor       the one thread that owns the device     turns          what ran before tells what runs next
+batch_cost     how long batches take                   serving        streams in, streams out
 """

@@ -2,23 +2,27 @@
 
 A batch reads all weights once, so its first row costs most and each further one less: on a GPU next to
 nothing, on a CPU a tenth to a fifth of the first. A straight line through the smallest and the largest
-batches of late tells how much comes once a batch, and how much with each row.
+batches of late tells how much comes once a batch, and how much with each row. Batches with prompts have a
+line of their own: on a GPU they begin later, for the others are replayed from graphs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 UNKNOWN_ROWS = 32.0
 """Until batches of different sizes, or of prompts, were seen."""
 MOST_ROWS = 65536.0
 """When rows cost nothing that can be seen."""
+MOST_GROWTH = 4.0
+"""So many times the largest batch that was seen is believed."""
 MAX_AGE_S = 60.0
-"""A size that is not seen for so long is measured anew, in case something else has spoiled it."""
+"""A size that is not seen for so long beside others is measured anew, lest something else spoiled it."""
 MIN_SEEN = 3
 """The first batches of a size are longer: memory is found for them, and kernels are made."""
-# Whatever else happens on the machine only makes a batch longer.
+BEGIN_SHARE = 0.5
+# Whatever else happens on the machine only makes a batch longer; but a prompt's tokens do cost more the more
+# come before them.
 _SHORTER, _LONGER = 0.5, 0.02
-_NEWEST = 0.2
+_LONGER_PROMPT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +33,32 @@ class _Seen:
     times: int = 0
 
 
-class BatchCost:
-    """How long batches took. Times are in seconds.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Seconds that come once, and with each row. `most_rows` is the largest size behind it."""
 
-    Of short works by size, a class for each power of two; of prompts what a token adds.
-    """
+    fixed_s: float
+    row_s: float
+    most_rows: float
+    is_sloped: bool
+    """Whether several sizes were seen; of a single one all comes once."""
 
-    def __init__(self) -> None:
+
+class Timings:
+    """How long something took by its size, a class for each power of two."""
+
+    def __init__(self, longer: float = _LONGER) -> None:
+        """`longer` is the weight of a batch that took longer than those before."""
+        self._longer = longer
         self._seen: dict[int, _Seen] = {}
-        self._prompt_token_s: float | None = None
 
-    def ran(self, rows: int, seconds: float, now_s: float) -> None:
-        """Note that a batch of `rows` tokens, short works alone, has taken `seconds`."""
-        size = rows.bit_length()
+    def ran(self, rows: float, seconds: float, now_s: float) -> None:
+        """Note what `rows` have taken; they are at least one."""
+        size = int(rows).bit_length()
         before = self._seen.get(size)
         if before is None or now_s - before.last_s > MAX_AGE_S:
             before = _Seen(rows, seconds, now_s)
-        weight = _SHORTER if seconds * before.rows < before.seconds * rows else _LONGER
+        weight = _SHORTER if seconds * before.rows < before.seconds * rows else self._longer
         self._seen[size] = _Seen(
             before.rows + weight * (rows - before.rows),
             before.seconds + weight * (seconds - before.seconds),
@@ -53,40 +66,59 @@ class BatchCost:
             before.times + 1,
         )
 
-    def ran_prompt(self, rows: int, prompt_tokens: int, seconds: float, now_s: float) -> None:
-        """Note what a batch has taken that also had so many tokens of prompts."""
-        fixed_s, row_s = _line(self._late(now_s))
-        token_s = max(0.0, seconds - fixed_s - rows * row_s) / prompt_tokens
-        before_s = token_s if self._prompt_token_s is None else self._prompt_token_s
-        self._prompt_token_s = before_s + _NEWEST * (token_s - before_s)
+    def line(self) -> Line | None:
+        """Through what was seen often enough and of late; None if there is nothing."""
+        seen = [self._seen[size] for size in sorted(self._seen) if self._seen[size].times >= MIN_SEEN]
+        if not seen:
+            return None
+        since_s = max([one.last_s for one in seen]) - MAX_AGE_S
+        late = [one for one in seen if one.last_s >= since_s]
+        few, many = late[0], late[-1]
+        few_s = min([one.seconds for one in late])
+        if len(late) == 1:
+            return Line(few_s, 0.0, few.rows, is_sloped=False)
+        row_s = (many.seconds - few_s) / (many.rows - few.rows)
+        return Line(max(0.0, few_s - few.rows * row_s), row_s, many.rows, is_sloped=True)
 
-    def fixed_rows(self, now_s: float) -> float:
+
+class BatchCost:
+    """What the scheduler asks before it fills a batch. Times are in seconds."""
+
+    def __init__(self) -> None:
+        self._short = Timings()
+        self._prompts = Timings(_LONGER_PROMPT)
+
+    def ran(self, rows: float, prompt_tokens: float, seconds: float, now_s: float) -> None:
+        """Note what a batch of `rows` of short works, and so many tokens of prompts, has taken."""
+        if not prompt_tokens:
+            self._short.ran(max(1.0, rows), seconds, now_s)
+            return
+        short = self._short.line()
+        rows_s = 0.0 if short is None else rows * short.row_s
+        self._prompts.ran(max(1.0, prompt_tokens), max(0.0, seconds - rows_s), now_s)
+
+    def fixed_rows(self) -> float:
         """How many rows take as long as what a batch costs however few it has."""
-        late = self._late(now_s)
-        return UNKNOWN_ROWS if len(late) < 2 else _times(*_line(late))
-
-    def prompt_tokens(self, rows: int, now_s: float) -> float:
-        """How many tokens of prompts take as long as a batch of `rows` without them."""
-        late = self._late(now_s)
-        if not late or self._prompt_token_s is None:
+        line = self._short.line()
+        if line is None or not line.is_sloped:
             return UNKNOWN_ROWS
-        fixed_s, row_s = _line(late)
-        return _times(fixed_s + rows * row_s, self._prompt_token_s)
+        return min(_times(line.fixed_s, line.row_s), max(UNKNOWN_ROWS, MOST_GROWTH * line.most_rows))
 
-    def _late(self, now_s: float) -> list[_Seen]:
-        """What was seen often enough, and of late; the smallest batches first."""
-        seen = [self._seen[size] for size in sorted(self._seen)]
-        return [one for one in seen if one.times >= MIN_SEEN and now_s - one.last_s <= MAX_AGE_S]
+    def prompt_tokens(self, rows: float, spare: float) -> float:
+        """How many tokens of prompts make a batch of `rows` longer by the share `spare`.
 
-
-def _line(late: Sequence[_Seen]) -> tuple[float, float]:
-    """Seconds that come once a batch, and with each row; batches of one size cost nothing by the row."""
-    if not late:
-        return 0.0, 0.0
-    few, many = late[0], late[-1]
-    few_s = min([seen.seconds for seen in late])
-    row_s = (many.seconds - few_s) / (many.rows - few.rows) if len(late) > 1 else 0.0
-    return max(0.0, few_s - few.rows * row_s), row_s
+        What comes once a batch with prompts, and not without, is part of that share; but where little or
+        nothing would be left, the tokens may take half as long again.
+        """
+        short, prompts = self._short.line(), self._prompts.line()
+        if short is None or prompts is None:
+            return UNKNOWN_ROWS
+        fixed_s, token_s = prompts.fixed_s, prompts.row_s
+        if not prompts.is_sloped:
+            fixed_s = min(short.fixed_s, prompts.fixed_s)
+            token_s = (prompts.fixed_s - fixed_s) / prompts.most_rows
+        without_s, begin_s = short.fixed_s + rows * short.row_s, max(0.0, fixed_s - short.fixed_s)
+        return _times(max(spare * without_s - begin_s, BEGIN_SHARE * begin_s), token_s)
 
 
 def _times(whole_s: float, part_s: float) -> float:

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 import torch
 
-from server.executor import Executor, Work
+from server.executor import Executor
 from server.kv_cache import KVFull, KVGone
 from server.overloaded import Overloaded
 from server.rooms import Rooms
 from server.session_effects import Effect, Execute, Link, SendNext, Tell
 from server.sessions import HopSession
+from server.work import Work
 from swarm.allowance import Allowances
 from swarm.background import running
 from swarm.errors import ContextTooLong, PeerUnreachable
@@ -90,9 +91,7 @@ class SessionDriver:
                     await self._has_job.wait()
                     await self._do_next_job()
         finally:
-            self._is_over = True
-            self._count_accepted()
-            self.outgoing.close()
+            self.end()
 
     def carry_out(self, effects: list[Effect]) -> None:
         """Do, or put in line, what the machine asks for."""
@@ -121,9 +120,15 @@ class SessionDriver:
         self._let_go_epoch = self.session.epoch
         self._count_accepted()
 
-    def is_let_go(self, epoch: int) -> bool:
+    def end(self) -> None:
+        """The session is closed: nothing more is taken or sent. Idempotent."""
+        self._is_over = True
+        self._count_accepted()
+        self.outgoing.close()
+
+    def is_over(self, epoch: int) -> bool:
         """Whether nobody waits any more for what the streams of `epoch` bring."""
-        return epoch <= self._let_go_epoch
+        return self._is_over or epoch <= self._let_go_epoch
 
     def complain(self, epoch: int, reason: str) -> None:
         """What came along the chain broke the rules. Who sent it will not say so: we tell the client."""

@@ -9,8 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -18,13 +17,12 @@ import torch
 from torch import Tensor
 
 from server.attention import Chunk
-from server.batch_cost import BatchCost
-from server.gathering import Gathering
-from server.kv_cache import KVPool, SessionCache
+from server.kv_cache import KVPool
 from server.overloaded import Overloaded, as_told
-from server.scheduler import Limits, Served, Share, Waiting, plan_turn
+from server.scheduler import Limits, Share
+from server.turns import Turns
+from server.work import Job, Work
 from swarm.errors import ContextTooLong
-from swarm.wire.blocks import PeerId, Span
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,35 +43,6 @@ class Runner(Protocol):
 
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """Run `chunks` as one batch; [tokens, hidden] for each."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """A step of one session on this server: `hidden` [tokens, hidden] at `position`, for `span`'s blocks."""
-
-    cache: SessionCache
-    span: Span
-    position: int
-    hidden: Tensor
-    peer: PeerId
-    is_long: bool = False
-    session: Hashable = None  # which takes one step after the other, and may have several caches here
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    work: Work
-    future: asyncio.Future[Tensor]
-    done_tokens: int = 0
-    outputs: list[Tensor] = field(default_factory=list)
-
-    @property
-    def left_tokens(self) -> int:
-        return self.work.hidden.shape[0] - self.done_tokens
-
-    def chunk(self, tokens: int) -> Chunk:
-        work, at = self.work, self.done_tokens
-        return Chunk(work.cache, work.span, work.position + at, work.hidden[at : at + tokens], work.is_long)
 
 
 class Executor:
@@ -97,14 +66,11 @@ class Executor:
         self._runner = runner
         self._pool = pool
         self._num_threads, self._max_waiting = num_threads, max_waiting
-        self._limits = limits or Limits()
         self._changed = threading.Condition()
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._calls: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._next_number = 0
-        self._served = Served()
-        self._gathering = Gathering()
-        self._cost = BatchCost()
+        self._turns = Turns(limits or Limits())
         self._is_stopping = False
         self._thread = threading.Thread(target=self._compute_forever, name="murmur-compute", daemon=True)
 
@@ -141,7 +107,7 @@ class Executor:
             return work.hidden
         future: asyncio.Future[Tensor] = self._loop.create_future()
         with self._changed:
-            self._jobs[self._next_number] = _Job(work, future)
+            self._jobs[self._next_number] = self._turns.job(work, future)
             self._next_number += 1
             self._changed.notify()
         return await future
@@ -157,6 +123,12 @@ class Executor:
             self._calls.append((function, future))
             self._changed.notify()
         return await future
+
+    def forget(self, sessions: Collection[Hashable]) -> None:
+        """Nobody waits for what these have here: it fails with Overloaded before its next batch."""
+        with self._changed:
+            for job in self._jobs.values():
+                job.is_unwanted |= job.work.session in sessions
 
     def _check_open(self) -> None:
         if self._is_stopping:
@@ -198,8 +170,10 @@ class Executor:
             self._answer(function, future)
         if shares:
             began_s = time.monotonic()
-            results = self._run([(self._jobs[share.number], share.tokens) for share in shares])
-            self._note_length(shares, began_s)
+            batch = [(self._jobs[share.number], share) for share in shares]
+            results = self._run([(job, share.tokens) for job, share in batch])
+            has_failed = any(isinstance(result, Exception) for result in results)
+            self._turns.ran(batch, began_s, has_failed=has_failed)
             self._postprocess(shares, results)
         return True
 
@@ -207,41 +181,24 @@ class Executor:
         """Let a batch of short works alone wait for those that are about to come."""
         began_s, num_before = time.monotonic(), 0
         while len(self._jobs) > num_before and not self._calls and not self._is_stopping:
-            num_before, now_s = len(self._jobs), time.monotonic()
-            if any(job.left_tokens > self._limits.short_tokens for job in self._jobs.values()):
-                return
-            waiting = {job.work.session for job in self._jobs.values()}
-            patience_s = self._gathering.patience_s(waiting, now_s - began_s, now_s)
+            num_before = len(self._jobs)
+            patience_s = self._turns.patience_s(self._jobs.values(), time.monotonic() - began_s)
             if patience_s:
                 self._changed.wait(patience_s)
 
-    def _note_length(self, shares: Sequence[Share], began_s: float) -> None:
-        now_s = time.monotonic()
-        prompt_tokens = sum([share.tokens for share in shares if share.is_prompt])
-        rows = sum([share.tokens for share in shares]) - prompt_tokens
-        if prompt_tokens:
-            self._cost.ran_prompt(rows, prompt_tokens, now_s - began_s, now_s)
-            return
-        self._cost.ran(rows, now_s - began_s, now_s)
-        self._gathering.ran(
-            [self._jobs[share.number].work.session for share in shares], now_s - began_s, now_s
-        )
-
     def _schedule(self) -> tuple[Share, ...]:
-        """Choose the next batch: of each cache the oldest work, if somebody still waits for it."""
-        gone = [number for number, job in self._jobs.items() if job.future.done() or job.work.cache.is_closed]
+        """Choose the next batch, of what somebody still waits for."""
+        gone = [
+            number
+            for number, job in self._jobs.items()
+            if job.is_unwanted or job.future.done() or job.work.cache.is_closed
+        ]
         if gone:
-            closed = ValueError("the KV cache was closed while its step waited")
-            answers = [(self._jobs.pop(number).future, closed) for number in gone]
+            answers = [(job.future, _why_gone(job)) for job in map(self._jobs.pop, gone)]
             self._loop.call_soon_threadsafe(_settle_all, answers)
-        oldest: dict[SessionCache, int] = {}
-        for number, job in self._jobs.items():
-            oldest.setdefault(job.work.cache, number)
-        jobs = [(number, self._jobs[number]) for number in oldest.values()]
-        waiting = [Waiting(n, job.work.peer, job.left_tokens, job.work.session) for n, job in jobs]
-        return plan_turn(waiting, self._served, self._limits, self._cost, time.monotonic())
+        return self._turns.plan(self._jobs)
 
-    def _run(self, batch: Sequence[tuple[_Job, int]]) -> list[Tensor | Exception]:
+    def _run(self, batch: Sequence[tuple[Job, int]]) -> list[Tensor | Exception]:
         """Run the next tokens of each job; the outputs, or what went wrong."""
         try:
             return list(self._runner.run([job.chunk(tokens) for job, tokens in batch]))
@@ -251,13 +208,11 @@ class Executor:
             return [self._run([alone])[0] for alone in batch]
 
     def _postprocess(self, shares: Sequence[Share], results: Sequence[Tensor | Exception]) -> None:
-        """Note who was served, and answer those whose work is done."""
-        now_s = time.monotonic()
+        """Answer those whose work is done."""
         finished: list[tuple[asyncio.Future[Tensor], Tensor | Exception]] = []
         with self._changed:
             for share, result in zip(shares, results, strict=True):
                 job = self._jobs[share.number]
-                self._served.note(share, job.work.session, now_s)
                 if isinstance(result, Tensor):
                     job.done_tokens += share.tokens
                     job.outputs.append(result)
@@ -286,6 +241,12 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - belongs to the caller, whose future gets it
             result = error
         self._loop.call_soon_threadsafe(_settle_all, [(future, result)])
+
+
+def _why_gone(job: Job) -> Exception:
+    if job.is_unwanted:
+        return Overloaded("nobody waits for this step any more")
+    return ValueError("the KV cache was closed while its step waited")
 
 
 def _settle_all(finished: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:

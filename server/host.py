@@ -96,7 +96,7 @@ class Host:
     async def _sweep(self) -> None:
         """End the drivers of sessions that are gone and give their pages back."""
         for key in [key for key in self._drivers if self.table.get(key) is not self._drivers[key].session]:
-            del self._drivers[key]
+            self._drivers.pop(key).end()
             self._tasks.pop(key).cancel()
         await self.rooms.bury()
 
@@ -115,6 +115,7 @@ class Host:
         driver = self._drivers.get(key)
         if driver is None or driver.session is not session:
             if driver is not None:
+                driver.end()
                 self._tasks.pop(key).cancel()
             tell = functools.partial(self._tell, key)
             driver = SessionDriver(
@@ -200,7 +201,9 @@ class Host:
 
     def detach(self, holder: Holder, session: SessionId | None = None) -> None:
         """A control connection ended, or let go of one session."""
-        for gone in self.table.detach(holder, time.monotonic(), session):
+        let_go = self.table.detach(holder, time.monotonic(), session)
+        self.executor.forget({(gone.key.client, gone.key.session) for gone in let_go})
+        for gone in let_go:
             if (driver := self._drivers.get(gone.key)) is not None:
                 driver.let_go()
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from server.executor import Work
 from server.graphs import SEEN_BEFORE
 from server.host import Host
 from server.throughput import Setup, Throughput, measure_throughput, recall_throughput
+from server.work import Work
 from swarm.wire.blocks import PeerId
 
 WARM_UP_STEPS = SEEN_BEFORE + 2

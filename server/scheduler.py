@@ -7,23 +7,20 @@ place before everybody has had one.
 Everybody waits for the whole batch, so it is bounded by what it costs (batch_cost.py). Beside sessions that
 decode, prompts make it at most `slowdown` times as long; with 2, they have half of the machine. And whoever
 has a hundred sessions would fill every batch: one that several peers share takes at most `slowdown` times as
-long as with what all of them have, as many rows of each as of the one who wants fewest.
+long as with what all of them have, as many rows of each as of the one who wants fewest. Where a crowd and a
+prompt come together, each has half of that. A first place is never refused: a peer's oldest work may be all
+that it ever wants.
 
 Example: A waits with 1 and 1000 tokens, B with 1 and 300. If 40 tokens of a prompt take as long as two rows,
 the first batch is A's 1, B's 1, and 40 of A's prompt; the next one has 40 of B's.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from server.recent import Recent
 from swarm.wire.blocks import PeerId
-
-PRESENT_S = 1.0
-"""Whoever was served so short a time ago comes again."""
-MAX_REMEMBERED = 4096
-
-K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class Limits:
     """How much goes into one batch, in tokens."""
 
     short_tokens: int = 16
-    """Works of at most this many tokens are not cut and go first."""
+    """Works of at most this many tokens are not cut and go first; others are prompts."""
     batch_tokens: int = 512
     """Short works together."""
     prompt_tokens: int = 256
@@ -43,21 +40,27 @@ class Limits:
 class Costs(Protocol):
     """What a batch takes: see `BatchCost`."""
 
-    def fixed_rows(self, now_s: float) -> float:
+    def fixed_rows(self) -> float:
         """How many rows take as long as what a batch costs however few it has."""
 
-    def prompt_tokens(self, rows: int, now_s: float) -> float:
-        """How many tokens of prompts take as long as a batch of `rows` without them."""
+    def prompt_tokens(self, rows: float, spare: float) -> float:
+        """How many tokens of prompts make a batch of `rows` longer by the share `spare`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A work that waits: which, whose, how many of its tokens are left, and in which session."""
+    """A work that waits: which, whose, and how many of its tokens are left.
+
+    `rows` counts them by the share of the server's blocks that they pass. `since_s` is when it came.
+    """
 
     number: int
     peer: PeerId
     tokens: int
+    rows: float
+    is_prompt: bool
     session: Hashable = None
+    since_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,93 +75,54 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """When, in seconds of some clock, each peer's short works and its prompts last ran.
+    """Whose works have run: peers with short ones, peers with prompts, and sessions with short ones."""
 
-    `decoded_s` says the same of each session's short works. All are in order of time.
-    """
-
-    short_s: dict[PeerId, float] = field(default_factory=dict)
-    prompt_s: dict[PeerId, float] = field(default_factory=dict)
-    decoded_s: dict[Hashable, float] = field(default_factory=dict)
+    short: Recent[PeerId] = field(default_factory=Recent)
+    prompts: Recent[PeerId] = field(default_factory=Recent)
+    decoding: Recent[Hashable] = field(default_factory=Recent)
 
     def note(self, share: Share, session: Hashable, now_s: float) -> None:
-        """Remember that `share` has run, a work of `session`."""
+        """Remember that `share`, a work of `session`, has run."""
         if share.is_prompt:
-            _put_last(self.prompt_s, share.peer, now_s)
+            self.prompts.note(share.peer, now_s)
         else:
-            _put_last(self.short_s, share.peer, now_s)
-            _put_last(self.decoded_s, session, now_s)
-
-    def present(self, now_s: float) -> list[PeerId]:
-        """Peers whose short works ran a moment ago."""
-        return _late(self.short_s, now_s)
+            self.short.note(share.peer, now_s)
+            self.decoding.note(session, now_s)
 
     def others_decode(self, sessions: Collection[Hashable], now_s: float) -> bool:
-        """Whether a short work of another session than these ran a moment ago."""
-        return not set(sessions).issuperset(_late(self.decoded_s, now_s))
-
-
-def _put_last(times_s: dict[K, float], key: K, now_s: float) -> None:
-    """Of too many those are forgotten who ran longest ago."""
-    times_s.pop(key, None)
-    times_s[key] = now_s
-    if len(times_s) > MAX_REMEMBERED:
-        del times_s[next(iter(times_s))]
-
-
-def _late(times_s: dict[K, float], now_s: float) -> list[K]:
-    late: list[K] = []
-    for key in reversed(times_s):
-        if now_s - times_s[key] > PRESENT_S:
-            break
-        late.append(key)
-    return late
+        """Whether another session than these is between two of its tokens."""
+        return not set(sessions).issuperset(self.decoding.present(now_s))
 
 
 def plan_turn(
     waiting: Sequence[Waiting], served: Served, limits: Limits, costs: Costs, now_s: float
 ) -> tuple[Share, ...]:
     """Choose the next batch from `waiting`, in order of arrival; empty only if nothing waits."""
-    short = [work for work in waiting if work.tokens <= limits.short_tokens]
-    long = [work for work in waiting if work.tokens > limits.short_tokens]
-    rows = _plan_short(short, served, limits, costs, now_s) if short else []
-    return (*rows, *_plan_prompts(long, rows, served, limits, costs, now_s)) if long else tuple(rows)
-
-
-def _plan_short(
-    works: Sequence[Waiting], served: Served, limits: Limits, costs: Costs, now_s: float
-) -> list[Share]:
-    queues = _by_peer(works, served.short_s)
-    in_turn, equal = _in_turn(queues), _equal_tokens(queues, served.present(now_s))
-    if equal is not None:
-        most = limits.slowdown * equal + (limits.slowdown - 1) * costs.fixed_rows(now_s)
-        in_turn = _shared(in_turn, len(queues), most)
-    return _fill(in_turn, limits.batch_tokens, is_prompt=False)
-
-
-def _plan_prompts(
-    works: Sequence[Waiting],
-    rows: Sequence[Share],
-    served: Served,
-    limits: Limits,
-    costs: Costs,
-    now_s: float,
-) -> list[Share]:
-    """Prompts beside `rows`, or beside those that are away for a moment."""
+    queues = _by_peer([work for work in waiting if not work.is_prompt], served.short)
+    prompts = _by_peer([work for work in waiting if work.is_prompt], served.prompts)
+    equal_rows = _equal_rows(queues, served.short.present(now_s))
+    spare = limits.slowdown - 1
+    if prompts and equal_rows is not None:
+        spare /= 2
+    short = _in_turn(queues)
+    if equal_rows is not None:
+        short = _shared(short, len(queues), equal_rows + spare * (equal_rows + costs.fixed_rows()))
+    shares = _fill(short, limits.batch_tokens, is_prompt=False)
+    if not prompts:
+        return tuple(shares)
     tokens = limits.prompt_tokens
-    if rows or served.others_decode([work.session for work in works], now_s):
-        num_rows = max(1, sum([share.tokens for share in rows]))
-        bearable = int((limits.slowdown - 1) * costs.prompt_tokens(num_rows, now_s))
-        tokens = min(tokens, max(limits.short_tokens, bearable))
-    return _fill(_in_turn(_by_peer(works, served.prompt_s)), tokens, is_prompt=True)
+    if shares or served.others_decode([work.session for queue in prompts for work in queue], now_s):
+        rows = equal_rows or max(1, sum([share.tokens for share in shares]))
+        tokens = min(tokens, max(limits.short_tokens, int(costs.prompt_tokens(rows, spare))))
+    return (*shares, *_fill(_in_turn(prompts), tokens, is_prompt=True))
 
 
-def _by_peer(works: Iterable[Waiting], served_s: Mapping[PeerId, float]) -> list[list[Waiting]]:
-    """Each peer's works; the peer that was served longest ago, or else came first, goes first."""
+def _by_peer(works: Iterable[Waiting], served: Recent[PeerId]) -> list[list[Waiting]]:
+    """Each peer's works; the peer that was served longest ago goes first, newcomers where they came."""
     queues: dict[PeerId, list[Waiting]] = {}
     for work in works:
         queues.setdefault(work.peer, []).append(work)
-    return sorted(queues.values(), key=lambda queue: served_s.get(queue[0].peer, float("-inf")))
+    return sorted(queues.values(), key=lambda queue: served.last_s(queue[0].peer, queue[0].since_s))
 
 
 def _in_turn(queues: list[list[Waiting]]) -> list[Waiting]:
@@ -174,23 +138,26 @@ def _in_turn(queues: list[list[Waiting]]) -> list[Waiting]:
     return works
 
 
-def _equal_tokens(queues: Sequence[Sequence[Waiting]], present: Iterable[PeerId]) -> int | None:
-    """Tokens of a batch in which all have as many as whoever wants fewest; None if there is but one peer.
+def _equal_rows(queues: Sequence[Sequence[Waiting]], present: Iterable[PeerId]) -> float | None:
+    """Rows of a batch in which all have as many as whoever wants fewest; None if there is but one peer.
 
-    Those who are away for a moment want one.
+    Whoever is present and does not wait wants one. But it takes no place now, nor may others take one each
+    for many of its kind: all who are away count as one.
     """
-    wanted = dict.fromkeys(present, 1)
-    for queue in queues:
-        wanted[queue[0].peer] = sum([work.tokens for work in queue])
-    return len(wanted) * min(wanted.values()) if len(wanted) > 1 else None
+    wanted = {queue[0].peer: sum([work.rows for work in queue]) for queue in queues}
+    is_away = not wanted.keys() >= set(present)
+    if len(wanted) + is_away < 2:
+        return None
+    fewest = min(wanted.values(), default=1.0)
+    return (len(wanted) + is_away) * (min(1.0, fewest) if is_away else fewest)
 
 
-def _shared(works: Sequence[Waiting], num_first: int, tokens: float) -> list[Waiting]:
-    """The first so many works, and others up to so many tokens in all."""
+def _shared(works: Sequence[Waiting], num_first: int, rows: float) -> list[Waiting]:
+    """The first so many works, and others up to so many rows in all."""
     within: list[Waiting] = []
     for work in works:
-        tokens -= work.tokens
-        if len(within) >= num_first and tokens < 0:
+        rows -= work.rows
+        if len(within) >= num_first and rows < 0:
             break
         within.append(work)
     return within

@@ -211,7 +211,8 @@ class Serving:
             while True:
                 await driver.has_room_for_more()
                 frame = await stream.read()
-                if driver.is_let_go(epoch):
+                if driver.is_over(epoch):
+                    stream.loop_budget.charge(VAIN_STREAM_S)
                     return
                 self._take_step(stream, driver, frame)
         except EndOfStream:

@@ -73,6 +73,7 @@ class LoopBudget:
         self._paid_at_s = clock()
         self._turn_s = 0.0
         self._debtors = asyncio.Lock()
+        self._forgiven = asyncio.Event()
 
     def owed_s(self) -> float:
         """Seconds that were taken and are not paid for yet."""
@@ -89,6 +90,7 @@ class LoopBudget:
     def forgive(self, taken_s: float) -> None:
         """What was charged has turned out to be work: others' too, if the peer carries it for them."""
         self._owed_s = max(0.0, self._owed_s - taken_s)
+        self._forgiven.set()
 
     def welcome(self, *, is_own: bool) -> None:
         """A stream belongs to a session: the peer's own, or one of somebody for whom it carries steps."""
@@ -105,14 +107,22 @@ class LoopBudget:
 
     async def next_turn(self) -> None:
         """Wait until the peer may have more; after TURN_S of work others come first in any case."""
-        if self._debtors.locked() or self.owed_s() > LOOP_AT_ONCE_S:
+        if self.owed_s() > LOOP_AT_ONCE_S:
             async with self._debtors:  # one wakes at a time: a hundred that look again are work as well
                 while (too_much_s := self.owed_s() - LOOP_AT_ONCE_S) > 0:
-                    self._turn_s = 0.0
-                    await asyncio.sleep(too_much_s / LOOP_SHARE)
+                    await self._wait_for_payment(too_much_s / LOOP_SHARE)
         if self._turn_s > TURN_S:
             self._turn_s = 0.0
             await asyncio.sleep(0)
+
+    async def _wait_for_payment(self, seconds: float) -> None:
+        self._turn_s = 0.0
+        self._forgiven.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._forgiven.wait()
+        except TimeoutError:
+            return
 
 
 @dataclass(frozen=True)

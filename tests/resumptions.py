@@ -12,14 +12,21 @@ class Resumptions:
 
     async def watch(self, waiting: Awaitable[object]) -> None:
         """Wait for `waiting`."""
-        await _Watched(self, waiting)
+        self.number -= 1  # to begin is not to go on
+        await _Watched(self, waiting.__await__())
 
 
-class _Watched:
-    def __init__(self, counts: Resumptions, waiting: Awaitable[object]) -> None:
+class _Watched(Generator[Any, Any, Any]):
+    def __init__(self, counts: Resumptions, waiting: Generator[Any, Any, Any]) -> None:
         self._counts, self._waiting = counts, waiting
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        for pause in self._waiting.__await__():
-            yield pause
-            self._counts.number += 1
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self
+
+    def send(self, value: Any) -> Any:
+        self._counts.number += 1
+        return self._waiting.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        self._counts.number += 1
+        return self._waiting.throw(*error)

@@ -4,115 +4,145 @@ import pytest
 
 from server.batch_cost import MAX_AGE_S, MIN_SEEN, MOST_ROWS, UNKNOWN_ROWS, BatchCost
 
+TOKEN_S = 0.0002
+
 
 def batch_s(rows: int) -> float:
     """4.5 ms a batch and half a millisecond a row: so the tiny model on a CPU."""
     return 0.0045 + 0.0005 * rows
 
 
-def after(*batches: int, now_s: float = 0.0) -> BatchCost:
-    cost = BatchCost()
-    for rows in batches * MIN_SEEN:
-        cost.ran(rows, batch_s(rows), now_s)
-    return cost
+class Machine:
+    """What it has run, as the server sees it; batches with prompts begin `later_s` later."""
+
+    def __init__(self, *batches: int, later_s: float = 0.0) -> None:
+        self.cost, self._later_s = BatchCost(), later_s
+        self.run(*batches)
+
+    def run(self, *batches: int, now_s: float = 0.0, slower: float = 1.0, times: int = MIN_SEEN) -> None:
+        """Batches of so many rows each."""
+        for rows in batches * times:
+            self.cost.ran(rows, 0, slower * batch_s(rows), now_s)
+
+    def run_prompts(self, *prompts: int, rows: int = 1, slower: float = 1.0, now_s: float = 0.0) -> None:
+        """Batches with so many tokens of prompts each."""
+        for tokens in prompts * MIN_SEEN:
+            seconds = self._later_s + batch_s(rows) + slower * tokens * TOKEN_S
+            self.cost.ran(rows, tokens, seconds, now_s)
 
 
 @pytest.mark.parametrize("batches", [(), (1,), (5, 6, 7)])
 def test_batches_of_one_size_tell_nothing(batches: tuple[int, ...]) -> None:
-    assert after(*batches).fixed_rows(0.0) == UNKNOWN_ROWS
+    assert Machine(*batches).cost.fixed_rows() == UNKNOWN_ROWS
 
 
 @pytest.mark.parametrize("batches", [(1, 120), (120, 1), (1, 1, 2, 13, 13, 120, 44), (2, 4), (13, 300)])
 def test_batches_of_two_sizes_tell_what_comes_once_a_batch(batches: tuple[int, ...]) -> None:
-    assert after(*batches).fixed_rows(0.0) == pytest.approx(9.0)
+    assert Machine(*batches).cost.fixed_rows() == pytest.approx(9.0)
 
 
-def test_rows_that_cost_nothing_are_as_many_as_one_likes() -> None:
+def test_rows_that_cost_nothing_are_believed_up_to_some_times_what_was_seen() -> None:
     cost = BatchCost()
-    for rows in (1, 64) * MIN_SEEN:
-        cost.ran(rows, 0.003, 0.0)
-    assert cost.fixed_rows(0.0) == MOST_ROWS
+    for most in (4, 64, 1000):
+        for rows in (1, most) * MIN_SEEN:
+            cost.ran(rows, 0, 0.003, 0.0)
+        assert cost.fixed_rows() == max(UNKNOWN_ROWS, 4.0 * most)
 
 
 def test_rows_that_cost_as_much_as_a_batch_leave_nothing_over() -> None:
     cost = BatchCost()
     for rows in (1, 10) * MIN_SEEN:
-        cost.ran(rows, 0.001 * rows, 0.0)
-    assert cost.fixed_rows(0.0) == pytest.approx(0.0)
+        cost.ran(rows, 0, 0.001 * rows, 0.0)
+    assert cost.fixed_rows() == pytest.approx(0.0)
 
 
 def test_a_batch_that_something_else_made_long_counts_little() -> None:
-    cost = after(1, 120)
-    for rows in (1, 120):
-        cost.ran(rows, 10 * batch_s(rows), 1.0)
-    assert cost.fixed_rows(1.0) == pytest.approx(9.0, rel=0.2)
+    machine = Machine(1, 120)
+    machine.run(1, 120, slower=10, times=1)
+    assert machine.cost.fixed_rows() == pytest.approx(9.0, rel=0.2)
 
 
-def test_a_first_batch_that_something_else_made_long_is_soon_forgotten() -> None:
-    cost = BatchCost()
-    cost.ran(1, 0.1, 0.0)
-    for _ in range(10):
-        cost.ran(120, batch_s(120), 0.0)
-        cost.ran(1, batch_s(1), 0.0)
-    assert cost.fixed_rows(0.0) == pytest.approx(9.0, rel=0.1)
-
-
-def test_one_row_takes_no_longer_than_many() -> None:
-    cost = after(13, 120)
-    for _ in range(MIN_SEEN):
-        cost.ran(1, 0.05, 0.0)
-    assert cost.fixed_rows(0.0) < 30
-
-
-def test_a_size_that_does_not_come_again_is_forgotten() -> None:
-    cost = after(1, 120)
-    cost.ran(1, batch_s(1), MAX_AGE_S)
-    assert cost.fixed_rows(MAX_AGE_S) != UNKNOWN_ROWS
-    cost.ran(1, batch_s(1), 1.5 * MAX_AGE_S)
-    assert cost.fixed_rows(1.5 * MAX_AGE_S) == UNKNOWN_ROWS
-
-
-def test_work_that_has_changed_is_followed() -> None:
-    cost = after(1, 120)
-    for _ in range(300):
-        cost.ran(1, 3 * batch_s(1), 0.0)
-        cost.ran(120, 3 * batch_s(1), 0.0)
-    assert cost.fixed_rows(0.0) > 1000
-
-
-def test_a_prompt_token_costs_what_it_adds_to_a_batch() -> None:
-    cost = after(1, 120)
-    cost.ran_prompt(10, 50, batch_s(10) + 50 * 0.0002, 0.0)
-    assert cost.prompt_tokens(1, 0.0) == pytest.approx(batch_s(1) / 0.0002)
-    assert cost.prompt_tokens(20, 0.0) == pytest.approx(batch_s(20) / 0.0002)
-
-
-def test_the_newest_prompts_tell_what_a_token_costs() -> None:
-    cost = after(1, 120)
-    cost.ran_prompt(1, 50, 3.0, 0.0)
-    for _ in range(40):
-        cost.ran_prompt(1, 50, batch_s(1) + 50 * 0.0002, 0.0)
-    assert cost.prompt_tokens(1, 0.0) == pytest.approx(batch_s(1) / 0.0002, rel=0.1)
-
-
-def test_a_prompt_token_may_cost_nothing() -> None:
-    cost = after(1, 120)
-    cost.ran_prompt(8, 50, 0.0, 0.0)
-    assert cost.prompt_tokens(1, 0.0) == MOST_ROWS
-
-
-def test_prompts_or_rows_that_were_never_seen_tell_nothing() -> None:
-    assert after(1, 120).prompt_tokens(1, 0.0) == UNKNOWN_ROWS
-    cost = BatchCost()
-    cost.ran_prompt(0, 50, 1.0, 0.0)
-    assert cost.prompt_tokens(1, 0.0) == UNKNOWN_ROWS
-    for _ in range(MIN_SEEN):
-        cost.ran(1, 0.2, 0.0)
-    assert cost.prompt_tokens(3, 0.0) == pytest.approx(10.0)
+def test_first_batches_that_something_else_made_long_are_soon_forgotten() -> None:
+    machine = Machine()
+    machine.run(1, slower=20)
+    machine.run(120, 1, times=10)
+    assert machine.cost.fixed_rows() == pytest.approx(9.0, rel=0.1)
 
 
 def test_the_first_batches_of_a_size_tell_nothing() -> None:
-    cost = after(1, 120)
-    cost.ran(2, 10 * batch_s(2), 0.0)
-    cost.ran(300, 10 * batch_s(300), 0.0)
-    assert cost.fixed_rows(0.0) == pytest.approx(9.0)
+    machine = Machine(1, 120)
+    machine.run(2, 300, slower=10, times=MIN_SEEN - 1)
+    assert machine.cost.fixed_rows() == pytest.approx(9.0)
+
+
+def test_one_row_takes_no_longer_than_many() -> None:
+    machine = Machine(13, 120)
+    machine.run(1, slower=10)
+    assert machine.cost.fixed_rows() < 30
+
+
+def test_a_size_that_does_not_come_again_beside_others_is_forgotten() -> None:
+    machine = Machine(1, 120)
+    machine.run(1, now_s=MAX_AGE_S)
+    assert machine.cost.fixed_rows() != UNKNOWN_ROWS
+    machine.run(1, now_s=1.5 * MAX_AGE_S)
+    assert machine.cost.fixed_rows() == UNKNOWN_ROWS
+
+
+def test_what_rows_cost_is_still_known_after_a_long_time_in_which_every_batch_had_a_prompt() -> None:
+    machine = Machine(1, 120)
+    for now_s in range(0, 300, 10):
+        machine.run_prompts(64, 256, now_s=float(now_s))
+    assert machine.cost.fixed_rows() == pytest.approx(9.0)
+    assert machine.cost.prompt_tokens(1, 1.0) == pytest.approx(batch_s(1) / TOKEN_S)
+
+
+def test_work_that_has_changed_is_followed() -> None:
+    machine = Machine(1, 120)
+    for _ in range(300):
+        machine.cost.ran(1, 0, 3 * batch_s(1), 0.0)
+        machine.cost.ran(120, 0, 3 * batch_s(1), 0.0)
+    assert machine.cost.fixed_rows() > 100
+
+
+@pytest.mark.parametrize("prompts", [(50,), (16, 256), (30, 40, 200)])
+@pytest.mark.parametrize(("rows", "spare"), [(1, 1.0), (20, 1.0), (20, 0.5)])
+def test_a_prompt_token_costs_what_it_adds_to_a_batch(
+    prompts: tuple[int, ...], rows: int, spare: float
+) -> None:
+    machine = Machine(1, 120)
+    machine.run_prompts(*prompts, rows=10)
+    assert machine.cost.prompt_tokens(rows, spare) == pytest.approx(spare * batch_s(rows) / TOKEN_S)
+
+
+@pytest.mark.parametrize(("later_s", "tokens_s"), [(0.001, batch_s(1) - 0.001), (0.02, 0.01)])
+def test_what_batches_with_prompts_need_to_begin_counts_and_leaves_half_as_much_for_tokens(
+    later_s: float, tokens_s: float
+) -> None:
+    machine = Machine(1, 120, later_s=later_s)
+    machine.run_prompts(16, 256)
+    assert machine.cost.prompt_tokens(1, 1.0) == pytest.approx(tokens_s / TOKEN_S)
+
+
+def test_the_newest_prompts_tell_what_a_token_costs() -> None:
+    machine = Machine(1, 120)
+    machine.run_prompts(16, 256, slower=20)
+    for slower in (1.0, 3.0):
+        for _ in range(10):
+            machine.run_prompts(16, 256, slower=slower)
+        assert machine.cost.prompt_tokens(1, 1.0) == pytest.approx(batch_s(1) / slower / TOKEN_S, rel=0.2)
+
+
+def test_a_prompt_token_may_cost_nothing() -> None:
+    cost = Machine(1, 120).cost
+    for tokens in (16, 256) * MIN_SEEN:
+        cost.ran(8, tokens, 0.001, 0.0)
+    assert cost.prompt_tokens(1, 1.0) == MOST_ROWS
+
+
+def test_prompts_or_rows_that_were_never_seen_tell_nothing() -> None:
+    machine = Machine(1, 120)
+    assert machine.cost.prompt_tokens(1, 1.0) == UNKNOWN_ROWS
+    machine = Machine()
+    machine.run_prompts(16, 256)
+    assert machine.cost.prompt_tokens(1, 1.0) == UNKNOWN_ROWS

@@ -1,10 +1,12 @@
 """What a client may make a server hold, and what a burst of binds costs it."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+import msgspec
 import torch
 
 from server.driver import MAX_UNREAD_STEPS, Buffers, SessionDriver
@@ -206,6 +208,44 @@ async def test_what_a_client_had_sent_before_it_hung_up_is_not_computed_and_its_
                 await asyncio.sleep(0.001)
         assert runner.batches == [[(0, 8)]]
         assert server.host.buffers.accepted.held == 0
+        theirs.close()
+
+
+async def test_a_step_that_runs_for_a_client_that_hung_up_ends_with_its_batch() -> None:
+    async with serving(pages_per_block=40) as server:
+        await server.bind(commit=0)
+        runner, key = server.runner, SessionKey(CLIENT, SessionId(SESSION))
+        runner.gate.clear()
+        driver = await server.host.admit(CLIENT, Hello(client=CLIENT, session=SESSION, epoch=0, stage=0))
+        many = msgspec.structs.replace(step_at(0), num_tokens=600)
+        assert await granted(server.host, key, 600)
+        driver.on_frame(many, torch.zeros(600, 4))
+        await runner.hold()
+        server.host.detach(server.ears)
+        runner.gate.set()
+        async with asyncio.timeout(5):
+            while not driver.session.is_idle:  # noqa: ASYNC110 - nothing says so
+                await asyncio.sleep(0.001)
+        assert len(runner.batches) == 1
+        assert driver.session.position == 0
+
+
+async def test_a_stream_of_a_session_that_is_closed_ends_and_holds_nothing() -> None:
+    async with serving() as server:
+        await server.bind(commit=0)
+        theirs, ours = await stream_pair(EVERYTHING, StreamRules(MAX_CHAIN_FRAME_BYTES, FROM_CHAIN))
+        ours.remote_id = CLIENT
+        chain = asyncio.create_task(Serving(cast(Transport, server.transport), server.host)._on_chain(ours))
+        await theirs.write(Hello(client=CLIENT, session=SESSION, epoch=0, stage=0))
+        await asyncio.sleep(0.01)
+        server.host.close(CLIENT, SessionId(SESSION))
+        async with asyncio.timeout(5):
+            for seq in itertools.count():
+                if chain.done():
+                    break
+                await theirs.write(step_at(seq, at=0), [torch.zeros(8, 4)])
+                await asyncio.sleep(0.001)
+        await chain
         theirs.close()
 
 

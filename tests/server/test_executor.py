@@ -12,11 +12,12 @@ from torch import Tensor
 
 from server.attention import Chunk
 from server.block_loader import load_span
-from server.executor import Executor, Work
+from server.executor import Executor
 from server.kv_cache import KVFull, KVPool, SessionCache
 from server.overloaded import Overloaded
 from server.scheduler import Limits
 from server.span import SpanModel
+from server.work import Work
 from swarm.checkpoint import open_checkpoint
 from swarm.errors import ContextTooLong
 from swarm.wire.blocks import PeerId, Span
@@ -207,6 +208,24 @@ async def test_closing_a_cache_fails_the_work_that_waits_for_it() -> None:
         with pytest.raises(ValueError, match="closed while its step waited"):
             await closed
         assert [len(batch) for batch in fake.runner.batches] == [1, 1]
+
+
+async def test_what_nobody_waits_for_fails_before_its_next_batch_and_its_cache_is_as_it_was() -> None:
+    async with open_fake() as fake:
+        gone, kept = fake.pool.open(SPAN), fake.pool.open(SPAN)
+        fake.runner.gate.clear()
+        prompt = fake.start(fake.work(gone, 100))
+        await fake.runner.hold()
+        other = fake.start(fake.work(kept, 1))
+        await asyncio.sleep(0)
+        fake.executor.forget({id(gone)})
+        fake.runner.gate.set()
+        with pytest.raises(Overloaded, match="nobody waits"):
+            await prompt
+        await other
+        assert fake.runner.batches == [[(0, 32)], [(0, 1)]]
+        await fake.executor.run(fake.work(gone, 2, position=0))
+        assert fake.runner.batches[-1] == [(0, 2)]
 
 
 async def test_a_bug_in_the_loop_fails_those_who_wait_and_refuses_those_who_come() -> None:

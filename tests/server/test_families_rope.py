@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from server.executor import Executor, Work
+from server.executor import Executor
 from server.kv_cache import KVPool
 from server.span import SpanModel
+from server.work import Work
 from swarm.checkpoint.skeleton import cache_keyword
 from swarm.errors import ContextTooLong
 from swarm.wire.blocks import PeerId, Span

@@ -50,6 +50,17 @@ async def test_who_owes_little_is_read_at_once_and_who_owes_more_waits_until_it_
     assert time.monotonic() - began_s >= 0.02 / LOOP_SHARE * 0.9
 
 
+async def test_who_turns_out_to_owe_nothing_waits_no_longer_and_neither_do_those_behind() -> None:
+    budget = LoopBudget()
+    budget.charge(LOOP_AT_ONCE_S + 60.0)
+    waiting = [asyncio.create_task(budget.next_turn()) for _ in range(3)]
+    await asyncio.sleep(0)
+    budget.forgive(60.0 + LOOP_AT_ONCE_S)
+    async with asyncio.timeout(5):
+        await budget.next_turn()
+        await asyncio.gather(*waiting)
+
+
 async def test_of_a_hundred_streams_that_wait_for_a_debt_one_looks_at_it_at_a_time() -> None:
     budget, resumptions = LoopBudget(), Resumptions()
     budget.charge(LOOP_AT_ONCE_S + 0.01)
