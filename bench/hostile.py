@@ -159,13 +159,17 @@ async def _flooded(bench: Bench, name: str, num_pairs: int) -> Measured:
 
 
 async def _valid(bench: Bench, name: str, num_pairs: int) -> tuple[Measured, Measured]:
-    """A flood of what is valid against whoever feeds as many sessions politely, and that against nobody."""
+    """A flood of what is valid against whoever feeds as many sessions politely, and that against nobody.
+
+    Both servers see both in turn: what a batch may be follows from what a server has seen.
+    """
     flood, polite = Measured(), Measured()
-    for _ in range(num_pairs):
-        alone_s = await bench.decoded_s(OTHER, FEW_TOKENS)
-        async with _attacking(bench, OTHER, f"polite {name}") as attack:
+    for number in range(num_pairs):
+        which, other = (FLOODED, OTHER) if number % 2 else (OTHER, FLOODED)
+        alone_s = await bench.decoded_s(other, FEW_TOKENS)
+        async with _attacking(bench, other, f"polite {name}") as attack:
             await _add(polite, bench, attack, alone_s, FEW_TOKENS, LONG_LEAD_S)
-        async with _attacking(bench, FLOODED, name) as attack:
+        async with _attacking(bench, which, name) as attack:
             await _add(flood, bench, attack, polite.pairs[-1][1], FEW_TOKENS, LONG_LEAD_S)
     return flood, polite
 

@@ -22,7 +22,7 @@ from server.tensor_payloads import TensorOperations
 from swarm.allowance import Allowances
 from swarm.background import running
 from swarm.errors import PeerUnreachable
-from swarm.streams import FrameStream, StreamRules
+from swarm.streams import VAIN_STREAM_S, FrameStream, StreamRules
 from swarm.transport import Transport
 from swarm.wire.blocks import PeerId, SessionId
 from swarm.wire.frames import FROM_CHAIN, MAX_CHAIN_FRAME_BYTES
@@ -206,6 +206,7 @@ async def test_what_a_client_had_sent_before_it_hung_up_is_not_computed_and_its_
             runner.gate.set()
             while server.host.executor.queue_depth:  # noqa: ASYNC110 - nothing says so
                 await asyncio.sleep(0.001)
+        assert ours.loop_budget.owed_s() > VAIN_STREAM_S / 2, "it was welcome, and has come to nothing"
         assert runner.batches == [[(0, 8)]]
         assert server.host.buffers.accepted.held == 0
         theirs.close()
