@@ -12,6 +12,8 @@ UNKNOWN_ROWS = 32.0
 """Until batches of different sizes, or of prompts, were seen."""
 MOST_ROWS = 65536.0
 """When rows cost nothing that can be seen."""
+MIN_GROWTH = 1.5
+"""Sizes that are nearer to each other count as one: all their difference may be chance."""
 MOST_GROWTH = 4.0
 """So many times the largest batch that was seen is believed."""
 MAX_AGE_S = 60.0
@@ -66,6 +68,11 @@ class Timings:
             before.times + 1,
         )
 
+    def knows(self, rows: float, now_s: float) -> bool:
+        """Whether so many rows were seen often enough, and of late."""
+        seen = self._seen.get(int(rows).bit_length())
+        return seen is not None and seen.times >= MIN_SEEN and now_s - seen.last_s <= MAX_AGE_S
+
     def line(self) -> Line | None:
         """Through what was seen often enough and of late; None if there is nothing."""
         seen = [self._seen[size] for size in sorted(self._seen) if self._seen[size].times >= MIN_SEEN]
@@ -75,7 +82,7 @@ class Timings:
         late = [one for one in seen if one.last_s >= since_s]
         few, many = late[0], late[-1]
         few_s = min([one.seconds for one in late])
-        if len(late) == 1:
+        if many.rows < MIN_GROWTH * few.rows:
             return Line(few_s, 0.0, few.rows, is_sloped=False)
         row_s = (many.seconds - few_s) / (many.rows - few.rows)
         return Line(max(0.0, few_s - few.rows * row_s), row_s, many.rows, is_sloped=True)
@@ -96,6 +103,10 @@ class BatchCost:
         short = self._short.line()
         rows_s = 0.0 if short is None else rows * short.row_s
         self._prompts.ran(max(1.0, prompt_tokens), max(0.0, seconds - rows_s), now_s)
+
+    def knows(self, rows: float, now_s: float) -> bool:
+        """Whether batches of `rows`, without prompts, were seen often enough and of late."""
+        return self._short.knows(max(1.0, rows), now_s)
 
     def fixed_rows(self) -> float:
         """How many rows take as long as what a batch costs however few it has."""

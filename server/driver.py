@@ -77,7 +77,6 @@ class SessionDriver:
         self._to_run: Execute | None = None
         self._has_job = asyncio.Event()
         self._is_over = False
-        self._let_go_epoch = -1
         self._has_come_further = asyncio.Event()
         self._is_replaying = False
         self._watch_epoch = asyncio.Event()
@@ -116,8 +115,7 @@ class SessionDriver:
         return message.num_tokens > 0 and self.session.counters.num_useless == num_useless
 
     def let_go(self) -> None:
-        """Nobody speaks for the session until it is bound anew, with another epoch."""
-        self._let_go_epoch = self.session.epoch
+        """Nobody speaks for the session until it is bound anew, and what waited in it was dropped."""
         self._count_accepted()
 
     def end(self) -> None:
@@ -128,7 +126,7 @@ class SessionDriver:
 
     def is_over(self, epoch: int) -> bool:
         """Whether nobody waits any more for what the streams of `epoch` bring."""
-        return self._is_over or epoch <= self._let_go_epoch
+        return self._is_over or epoch <= self.session.let_go_epoch
 
     def complain(self, epoch: int, reason: str) -> None:
         """What came along the chain broke the rules. Who sent it will not say so: we tell the client."""
@@ -216,6 +214,8 @@ class SessionDriver:
                 if not await self._rooms.wake(key, end):
                     raise KVFull("all KV pages of this server are in use, or the session is closed")
             cache = self._rooms.cache(key)
+            if not self.session.wants_running:
+                raise Overloaded("nobody waits for this step any more")
             try:
                 work = Work(
                     cache,

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from server.attention import Chunk
-from server.kv_cache import KVPool
+from server.kv_cache import KVPool, SessionCache
 from server.overloaded import Overloaded, as_told
 from server.scheduler import Limits, Share
 from server.turns import Turns
@@ -124,11 +124,11 @@ class Executor:
             self._changed.notify()
         return await future
 
-    def forget(self, sessions: Collection[Hashable]) -> None:
+    def forget(self, caches: Collection[SessionCache]) -> None:
         """Nobody waits for what these have here: it fails with Overloaded before its next batch."""
         with self._changed:
             for job in self._jobs.values():
-                job.is_unwanted |= job.work.session in sessions
+                job.is_unwanted |= job.work.cache in caches
 
     def _check_open(self) -> None:
         if self._is_stopping:
@@ -171,9 +171,8 @@ class Executor:
         if shares:
             began_s = time.monotonic()
             batch = [(self._jobs[share.number], share) for share in shares]
-            results = self._run([(job, share.tokens) for job, share in batch])
-            has_failed = any(isinstance(result, Exception) for result in results)
-            self._turns.ran(batch, began_s, has_failed=has_failed)
+            results, is_one_batch = self._run([(job, share.tokens) for job, share in batch])
+            self._turns.ran(batch, began_s, is_one_batch=is_one_batch)
             self._postprocess(shares, results)
         return True
 
@@ -198,14 +197,14 @@ class Executor:
             self._loop.call_soon_threadsafe(_settle_all, answers)
         return self._turns.plan(self._jobs)
 
-    def _run(self, batch: Sequence[tuple[Job, int]]) -> list[Tensor | Exception]:
-        """Run the next tokens of each job; the outputs, or what went wrong."""
+    def _run(self, batch: Sequence[tuple[Job, int]]) -> tuple[list[Tensor | Exception], bool]:
+        """Run the next tokens of each job; the outputs, or what went wrong, and whether all ran at once."""
         try:
-            return list(self._runner.run([job.chunk(tokens) for job, tokens in batch]))
+            return list(self._runner.run([job.chunk(tokens) for job, tokens in batch])), True
         except Exception as error:  # noqa: BLE001 - belongs to the callers, whose futures get it
             if len(batch) == 1:
-                return [as_told(error)]
-            return [self._run([alone])[0] for alone in batch]
+                return [as_told(error)], False
+            return [self._run([alone])[0][0] for alone in batch], False
 
     def _postprocess(self, shares: Sequence[Share], results: Sequence[Tensor | Exception]) -> None:
         """Answer those whose work is done."""

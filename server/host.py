@@ -159,6 +159,7 @@ class Host:
         if before is not None and before is not holder:
             fenced = SessionError(session=bind.session, epoch=bind.epoch, code="fenced", stage=bind.stage)
             before.send(fenced)
+        self.executor.forget({self.rooms.cache(key)})  # what an older epoch has left there
         self._driver_of(key).carry_out(effects)
         if (bound := self._awaited.pop(key, None)) is not None:
             bound.set()
@@ -202,7 +203,7 @@ class Host:
     def detach(self, holder: Holder, session: SessionId | None = None) -> None:
         """A control connection ended, or let go of one session."""
         let_go = self.table.detach(holder, time.monotonic(), session)
-        self.executor.forget({(gone.key.client, gone.key.session) for gone in let_go})
+        self.executor.forget({self.rooms.cache(gone.key) for gone in let_go})
         for gone in let_go:
             if (driver := self._drivers.get(gone.key)) is not None:
                 driver.let_go()

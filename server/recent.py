@@ -3,9 +3,10 @@
 from typing import Generic, TypeVar
 
 PRESENT_S = 1.0
-MAX_PRESENT_S = 5.0
+MAX_PRESENT_S = 4.0
 GAPS = 2.0
-"""Whoever was here is expected again within so many times the pause before, and PRESENT_S at least."""
+FADING = 0.8
+"""Whoever was here is expected again within so many times its longest pause of late, at least PRESENT_S."""
 MAX_REMEMBERED = 4096
 
 K = TypeVar("K")
@@ -22,8 +23,8 @@ class Recent(Generic[K]):
 
     def note(self, key: K, now_s: float) -> None:
         """Served now. Of too many those are forgotten who were served longest ago."""
-        last_s, _ = self._seen.pop(key, (now_s, 0.0))
-        self._seen[key] = (now_s, now_s - last_s)
+        last_s, gap_s = self._seen.pop(key, (now_s, 0.0))
+        self._seen[key] = (now_s, max(now_s - last_s, FADING * gap_s) if now_s > last_s else gap_s)
         if len(self._seen) > MAX_REMEMBERED:
             del self._seen[next(iter(self._seen))]
 

@@ -22,6 +22,9 @@ from typing import Protocol
 from server.recent import Recent
 from swarm.wire.blocks import PeerId
 
+MIN_PROMPT_TOKENS = 4
+"""Beside those who decode, whatever they cost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -106,14 +109,16 @@ def plan_turn(
         spare /= 2
     short = _in_turn(queues)
     if equal_rows is not None:
-        short = _shared(short, len(queues), equal_rows + spare * (equal_rows + costs.fixed_rows()))
+        fixed_rows = costs.fixed_rows() * max([work.rows / work.tokens for work in short], default=1.0)
+        short = _shared(short, len(queues), equal_rows + spare * (equal_rows + fixed_rows))
     shares = _fill(short, limits.batch_tokens, is_prompt=False)
     if not prompts:
         return tuple(shares)
     tokens = limits.prompt_tokens
     if shares or served.others_decode([work.session for queue in prompts for work in queue], now_s):
-        rows = equal_rows or max(1, sum([share.tokens for share in shares]))
-        tokens = min(tokens, max(limits.short_tokens, int(costs.prompt_tokens(rows, spare))))
+        rows = equal_rows or max(1.0, sum([work.rows for work in short[: len(shares)]]))
+        bearable = int(costs.prompt_tokens(rows, spare))
+        tokens = min(tokens, max(MIN_PROMPT_TOKENS, bearable))
     return (*shares, *_fill(_in_turn(prompts), tokens, is_prompt=True))
 
 
@@ -138,12 +143,14 @@ def _in_turn(queues: list[list[Waiting]]) -> list[Waiting]:
     return works
 
 
-def _equal_rows(queues: Sequence[Sequence[Waiting]], present: Iterable[PeerId]) -> float | None:
+def _equal_rows(queues: Sequence[Sequence[Waiting]], present: Collection[PeerId]) -> float | None:
     """Rows of a batch in which all have as many as whoever wants fewest; None if there is but one peer.
 
     Whoever is present and does not wait wants one. But it takes no place now, nor may others take one each
     for many of its kind: all who are away count as one.
     """
+    if len(queues) == 1 and {queues[0][0].peer}.issuperset(present):
+        return None
     wanted = {queue[0].peer: sum([work.rows for work in queue]) for queue in queues}
     is_away = not wanted.keys() >= set(present)
     if len(wanted) + is_away < 2:

@@ -212,8 +212,10 @@ class Serving:
                 await driver.has_room_for_more()
                 frame = await stream.read()
                 if driver.is_over(epoch):
-                    if stream.remote_id == driver.session.key.client:  # whoever carries it cannot know
+                    if stream.remote_id == driver.session.key.client:
                         stream.loop_budget.charge(VAIN_STREAM_S)
+                    else:  # whoever carries it cannot know
+                        stream.loop_budget.forgive(stream.decoding_s)
                     return
                 self._take_step(stream, driver, frame)
         except EndOfStream:

@@ -72,6 +72,8 @@ class HopSession:
     commit: int = 0
     credit: int = 0
     executed_seq: int = -1
+    let_go_epoch: int = -1
+    """Up to this epoch nobody waits for what the session's streams bring."""
     counters: Counters = field(default_factory=Counters)
     _done: Boundaries = field(default_factory=Boundaries)
     _planned: Boundaries = field(default_factory=Boundaries)
@@ -186,11 +188,18 @@ class HopSession:
         self.log.truncate(0)
         self.credit = 0
 
+    @property
+    def wants_running(self) -> bool:
+        """Whether somebody still waits for the computation that is under way."""
+        running = self._running
+        return running is not None and self.let_go_epoch < running.message.epoch == self.epoch
+
     def let_go(self) -> None:
         """Nobody speaks for the session any more: what waits does not run.
 
         Whoever comes back binds it anew and sends again what this hop lacks.
         """
+        self.let_go_epoch = self.epoch
         self._waiting.clear()
         self._planned = self._done.copy()
 

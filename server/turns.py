@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from server.batch_cost import BatchCost
+from server.batch_cost import MIN_SEEN, BatchCost
 from server.gathering import Gathering
 from server.kv_cache import SessionCache
 from server.scheduler import Limits, Served, Share, Waiting, plan_turn
@@ -21,13 +21,16 @@ class Turns:
         self._served = Served()
         self._gathering = Gathering()
         self._cost = BatchCost()
+        self._num_alone = 0
+        """Turns in a row in which prompts have waited, that one may know what the others cost."""
         self._num_blocks = 1
         """Of the largest span that came: the server's own, which it measures when it starts."""
 
     def job(self, work: Work, future: asyncio.Future[Tensor]) -> Job:
         """`work` as it waits."""
         num_blocks = len(work.span)
-        self._num_blocks = max(self._num_blocks, num_blocks)
+        if num_blocks > self._num_blocks:  # rows counted by fewer blocks were others
+            self._num_blocks, self._cost = num_blocks, BatchCost()
         return Job(work, future, work.hidden.shape[0] > self._limits.short_tokens, num_blocks)
 
     def patience_s(self, jobs: Collection[Job], waited_s: float) -> float:
@@ -43,24 +46,50 @@ class Turns:
         for number, job in jobs.items():
             oldest.setdefault(job.work.cache, number)
         waiting = [self._waiting(number, jobs[number]) for number in oldest.values()]
-        return plan_turn(waiting, self._served, self._limits, self._cost, time.monotonic())
+        shares = plan_turn(waiting, self._served, self._limits, self._cost, time.monotonic())
+        if len({share.is_prompt for share in shares}) < 2:
+            return shares
+        return self._perhaps_without_prompts(shares, jobs)
 
     def _waiting(self, number: int, job: Job) -> Waiting:
         work, tokens = job.work, job.left_tokens
         rows = tokens * job.num_blocks / self._num_blocks
         return Waiting(number, work.peer, tokens, rows, job.is_prompt, work.session, job.since_s)
 
-    def ran(self, batch: Sequence[tuple[Job, Share]], began_s: float, *, has_failed: bool) -> None:
-        """Note that a batch has run, and how long it took if all of it did."""
+    def _perhaps_without_prompts(
+        self, shares: tuple[Share, ...], jobs: Mapping[int, Job]
+    ) -> tuple[Share, ...]:
+        """Let prompts wait for a few turns where nobody knows what the rows beside them cost alone.
+
+        Else nobody ever would, as long as there are prompts.
+        """
+        short = tuple(share for share in shares if not share.is_prompt)
+        rows, _, _ = _counted([(jobs[share.number], share) for share in short])
+        if self._cost.knows(rows, time.monotonic()):
+            self._num_alone = 0
+        elif self._num_alone < MIN_SEEN:
+            self._num_alone += 1
+            return short
+        return shares
+
+    def ran(self, batch: Sequence[tuple[Job, Share]], began_s: float, *, is_one_batch: bool) -> None:
+        """Note that a batch has run, and how long it took if it did so at once."""
         now_s = time.monotonic()
-        rows = {False: 0.0, True: 0.0}
         for job, share in batch:
             self._served.note(share, job.work.session, now_s)
-            rows[share.is_prompt] += share.tokens * job.num_blocks / self._num_blocks
-        if has_failed:
+        if not is_one_batch:
             return
-        if not rows[True]:
+        rows, prompt_rows, num_blocks = _counted(batch)
+        if not prompt_rows:
             self._gathering.ran([job.work.session for job, _ in batch], now_s - began_s, now_s)
-        # A part of the blocks tells nothing of what all of them cost.
-        if max([job.num_blocks for job, _ in batch]) == self._num_blocks:
-            self._cost.ran(rows[False], rows[True], now_s - began_s, now_s)
+        # A batch through a part of the blocks tells what one through all of them would take.
+        self._cost.ran(rows, prompt_rows, (now_s - began_s) * self._num_blocks / num_blocks, now_s)
+
+
+def _counted(batch: Sequence[tuple[Job, Share]]) -> tuple[float, float, int]:
+    """Rows of short works and of prompts, by the share that they pass of the most blocks; and these."""
+    num_blocks = max([job.num_blocks for job, _ in batch])
+    rows = {False: 0, True: 0}
+    for job, share in batch:
+        rows[share.is_prompt] += share.tokens * job.num_blocks
+    return rows[False] / num_blocks, rows[True] / num_blocks, num_blocks

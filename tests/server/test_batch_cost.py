@@ -31,7 +31,7 @@ class Machine:
             self.cost.ran(rows, tokens, seconds, now_s)
 
 
-@pytest.mark.parametrize("batches", [(), (1,), (5, 6, 7)])
+@pytest.mark.parametrize("batches", [(), (1,), (5, 6, 7), (7, 8)])
 def test_batches_of_one_size_tell_nothing(batches: tuple[int, ...]) -> None:
     assert Machine(*batches).cost.fixed_rows() == UNKNOWN_ROWS
 

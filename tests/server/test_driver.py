@@ -224,11 +224,46 @@ async def test_a_step_that_runs_for_a_client_that_hung_up_ends_with_its_batch() 
         await runner.hold()
         server.host.detach(server.ears)
         runner.gate.set()
-        async with asyncio.timeout(5):
-            while not driver.session.is_idle:  # noqa: ASYNC110 - nothing says so
-                await asyncio.sleep(0.001)
+        await idle(driver)
         assert len(runner.batches) == 1
         assert driver.session.position == 0
+
+
+async def test_a_step_that_waits_behind_a_dial_is_not_computed_for_a_client_that_hung_up() -> None:
+    runner = FakeRunner()
+    async with bench(runner) as it:
+        driver = it.driver(ALICE)
+        async with running(driver.run_forever()):
+            bind(driver, next_hop=NextHop(PeerId("1nobody")))
+            await asyncio.sleep(0)
+            feed(driver, 0)
+            driver.session.let_go()
+            driver.let_go()
+            it.may_answer.set()
+            await idle(driver)
+    assert runner.batches == []
+
+
+async def test_what_an_older_epoch_has_left_running_ends_with_its_batch() -> None:
+    async with serving(pages_per_block=40) as server:
+        await server.bind(commit=0)
+        runner, key = server.runner, SessionKey(CLIENT, SessionId(SESSION))
+        runner.gate.clear()
+        driver = await server.host.admit(CLIENT, Hello(client=CLIENT, session=SESSION, epoch=0, stage=0))
+        assert await granted(server.host, key, 600)
+        many = msgspec.structs.replace(step_at(0), num_tokens=600)
+        driver.on_frame(many, torch.zeros(600, 4))
+        await runner.hold()
+        await server.bind(commit=0, epoch=1)
+        runner.gate.set()
+        await idle(driver)
+        assert len(runner.batches) == 1
+
+
+async def idle(driver: SessionDriver) -> None:
+    async with asyncio.timeout(5):
+        while not driver.session.is_idle:  # noqa: ASYNC110 - nothing says so
+            await asyncio.sleep(0.001)
 
 
 async def test_a_stream_of_a_session_that_is_closed_ends_and_holds_nothing() -> None:

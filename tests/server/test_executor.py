@@ -151,8 +151,24 @@ async def test_a_long_prompt_is_cut_and_others_decode_between_its_chunks() -> No
         output = await prompt
         assert output.shape == (100, 4)
         assert fake.runner.batches[0] == [(0, 32)]
-        assert fake.runner.batches[1] == [(0, 1), (32, 32)]
-        assert [batch[-1] for batch in fake.runner.batches[2:]] == [(64, 32), (96, 4)]
+        assert fake.runner.batches[1][0] == (0, 1)
+        chunks = [chunk for batch in fake.runner.batches for chunk in batch if chunk != (0, 1)]
+        assert chunks == [(0, 32), (32, 32), (64, 32), (96, 4)]
+
+
+async def test_prompts_wait_for_a_few_turns_in_which_one_learns_what_the_others_cost() -> None:
+    async with open_fake() as fake:
+        long, short = fake.pool.open(SPAN), fake.pool.open(SPAN)
+        fake.runner.gate.clear()
+        prompt = fake.start(fake.work(long, 400, BOB))
+        await fake.runner.hold()
+        fake.runner.gate.set()
+        for _ in range(6):
+            await fake.executor.run(fake.work(short, 1))
+        await prompt
+        with_row = [len(batch) for batch in fake.runner.batches if any(tokens == 1 for _, tokens in batch)]
+        assert with_row[:3] == [1, 1, 1]
+        assert 2 in with_row[3:]
 
 
 async def test_prompts_of_two_peers_take_turns() -> None:
@@ -218,7 +234,7 @@ async def test_what_nobody_waits_for_fails_before_its_next_batch_and_its_cache_i
         await fake.runner.hold()
         other = fake.start(fake.work(kept, 1))
         await asyncio.sleep(0)
-        fake.executor.forget({id(gone)})
+        fake.executor.forget({gone})
         fake.runner.gate.set()
         with pytest.raises(Overloaded, match="nobody waits"):
             await prompt

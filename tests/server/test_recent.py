@@ -16,13 +16,19 @@ def test_whoever_was_served_once_is_expected_for_a_second() -> None:
 
 
 def test_whoever_takes_longer_between_two_tokens_is_expected_for_longer() -> None:
-    assert seen(10.0, 12.0).present(16.0) == ["a"]
-    assert seen(10.0, 12.0).present(16.1) == []
+    assert seen(10.0, 11.5).present(14.5) == ["a"]
+    assert seen(10.0, 11.5).present(14.6) == []
 
 
 def test_nobody_is_expected_for_long() -> None:
     assert seen(10.0, 500.0).present(500.0 + MAX_PRESENT_S) == ["a"]
     assert seen(10.0, 500.0).present(500.1 + MAX_PRESENT_S) == []
+
+
+def test_a_long_pause_is_remembered_although_several_were_served_at_once_and_fades() -> None:
+    assert seen(10.0, 12.0, 12.0, 12.0).present(15.0) == ["a"]
+    assert seen(10.0, 12.0, 12.01, 12.02).present(14.0) == ["a"]
+    assert seen(10.0, 12.0, *(12.0 + 0.01 * number for number in range(1, 20))).present(14.0) == []
 
 
 def test_the_last_time_is_that_of_the_last_note() -> None:

@@ -131,6 +131,10 @@ class TestCrowds:
         assert 0.1 * sizes[A] + sizes[B] + 8 <= 2 * (2 + 8)
         assert sizes[A] > 100
 
+    def test_where_nobody_passes_all_blocks_a_batch_costs_less_to_begin(self) -> None:
+        sizes = self.sizes(*self.crowd(A, 400, share=0.5), wait(400, B, 1, share=0.5))
+        assert sizes.total() + 8 == 2 * (2 + 8)
+
     def test_a_peer_that_is_alone_has_the_whole_batch(self) -> None:
         assert self.sizes(*self.crowd(A, 100), last=served(A=0)).total() == 100
 
@@ -139,7 +143,7 @@ class TestCrowds:
         works = (*self.crowd(A, 100), wait(100, B, 1), wait(101, C, 1000))
         shares = plan(*works, limits=self.limits, costs=self.costs)
         assert len(shares) - 1 == 2 + (2 + 8) // 2
-        assert shares[-1] == (101, max(16, 2 * 10 // 2))
+        assert shares[-1] == (101, 2 * 10 // 2)
 
 
 class TestPrompts:
@@ -157,7 +161,7 @@ class TestPrompts:
 
     def test_a_prompt_always_comes_further_and_never_faster_than_its_limit(self) -> None:
         self.costs = Fixed(prompt=0.0)
-        assert self.plan(self.prompt, wait(1, A, 1))[-1] == (0, 16)
+        assert self.plan(self.prompt, wait(1, A, 1))[-1] == (0, 4)
         self.costs = Fixed(prompt=1e9)
         assert self.plan(self.prompt, wait(1, A, 1))[-1] == (0, 256)
 
