@@ -8,7 +8,7 @@ Everybody waits for the whole batch, so it is bounded by what it costs (batch_co
 decode, prompts make it at most `slowdown` times as long; with 2, they have half of the machine. And whoever
 has a hundred sessions would fill every batch: one that several peers share takes at most `slowdown` times as
 long as with what all of them have, as many rows of each as of the one who wants fewest. Where a crowd and a
-prompt come together, each has half of that. A first place is never refused: a peer's oldest work may be all
+prompt come together, the crowd has half of that, and the prompt what it leaves. A first place is never refused: a peer's oldest work may be all
 that it ever wants.
 
 Example: A waits with 1 and 1000 tokens, B with 1 and 300. If 40 tokens of a prompt take as long as two rows,
@@ -103,21 +103,20 @@ def plan_turn(
     """Choose the next batch from `waiting`, in order of arrival; empty only if nothing waits."""
     queues = _by_peer([work for work in waiting if not work.is_prompt], served.short)
     prompts = _by_peer([work for work in waiting if work.is_prompt], served.prompts)
-    equal_rows = _equal_rows(queues, served.short.present(now_s))
-    spare = limits.slowdown - 1
-    if prompts and equal_rows is not None:
-        spare /= 2
-    short = _in_turn(queues)
-    if equal_rows is not None:
-        fixed_rows = costs.fixed_rows() * max([work.rows / work.tokens for work in short], default=1.0)
-        short = _shared(short, len(queues), equal_rows + spare * (equal_rows + fixed_rows))
+    short, spare = _in_turn(queues), limits.slowdown - 1
+    if (equal_rows := _equal_rows(queues, served.short.present(now_s))) is not None:
+        equal = equal_rows + costs.fixed_rows() * max(
+            [work.rows / work.tokens for work in short], default=1.0
+        )
+        short = _shared(short, len(queues), equal_rows + equal * (spare / 2 if prompts else spare))
+        spare -= max(0.0, sum([work.rows for work in short]) - equal_rows) / equal
     shares = _fill(short, limits.batch_tokens, is_prompt=False)
     if not prompts:
         return tuple(shares)
     tokens = limits.prompt_tokens
     if shares or served.others_decode([work.session for queue in prompts for work in queue], now_s):
         rows = equal_rows or max(1.0, sum([work.rows for work in short[: len(shares)]]))
-        bearable = int(costs.prompt_tokens(rows, spare))
+        bearable = int(costs.prompt_tokens(rows, max(0.0, spare)))
         tokens = min(tokens, max(MIN_PROMPT_TOKENS, bearable))
     return (*shares, *_fill(_in_turn(prompts), tokens, is_prompt=True))
 

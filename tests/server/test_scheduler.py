@@ -145,6 +145,11 @@ class TestCrowds:
         assert len(shares) - 1 == 2 + (2 + 8) // 2
         assert shares[-1] == (101, 2 * 10 // 2)
 
+    def test_a_prompt_beside_peers_who_want_little_has_all_that_they_leave(self) -> None:
+        self.costs = Fixed(rows=8, prompt=10)
+        works = (wait(0, A, 1), wait(1, B, 1), wait(2, C, 1000))
+        assert plan(*works, limits=self.limits, costs=self.costs)[-1] == (2, 2 * 10)
+
 
 class TestPrompts:
     """Beside one row, forty tokens of a prompt take as long as the batch without them."""
