@@ -8,8 +8,8 @@ Everybody waits for the whole batch, so it is bounded by what it costs (batch_co
 decode, prompts make it at most `slowdown` times as long; with 2, they have half of the machine. And whoever
 has a hundred sessions would fill every batch: one that several peers share takes at most `slowdown` times as
 long as with what all of them have, as many rows of each as of the one who wants fewest. Where a crowd and a
-prompt come together, the crowd has half of that, and the prompt what it leaves. A first place is never refused: a peer's oldest work may be all
-that it ever wants.
+prompt come together, the crowd has half of that, and the prompt what is left. A first place is never refused:
+a peer's oldest work may be all that it ever wants.
 
 Example: A waits with 1 and 1000 tokens, B with 1 and 300. If 40 tokens of a prompt take as long as two rows,
 the first batch is A's 1, B's 1, and 40 of A's prompt; the next one has 40 of B's.
@@ -105,9 +105,8 @@ def plan_turn(
     prompts = _by_peer([work for work in waiting if work.is_prompt], served.prompts)
     short, spare = _in_turn(queues), limits.slowdown - 1
     if (equal_rows := _equal_rows(queues, served.short.present(now_s))) is not None:
-        equal = equal_rows + costs.fixed_rows() * max(
-            [work.rows / work.tokens for work in short], default=1.0
-        )
+        blocks = max([work.rows / work.tokens for work in short], default=1.0)
+        equal = equal_rows + costs.fixed_rows() * blocks
         short = _shared(short, len(queues), equal_rows + equal * (spare / 2 if prompts else spare))
         spare -= max(0.0, sum([work.rows for work in short]) - equal_rows) / equal
     shares = _fill(short, limits.batch_tokens, is_prompt=False)

@@ -156,21 +156,6 @@ async def test_a_long_prompt_is_cut_and_others_decode_between_its_chunks() -> No
         assert chunks == [(0, 32), (32, 32), (64, 32), (96, 4)]
 
 
-async def test_prompts_wait_for_a_few_turns_in_which_one_learns_what_the_others_cost() -> None:
-    async with open_fake() as fake:
-        long, short = fake.pool.open(SPAN), fake.pool.open(SPAN)
-        fake.runner.gate.clear()
-        prompt = fake.start(fake.work(long, 400, BOB))
-        await fake.runner.hold()
-        fake.runner.gate.set()
-        for _ in range(6):
-            await fake.executor.run(fake.work(short, 1))
-        await prompt
-        with_row = [len(batch) for batch in fake.runner.batches if any(tokens == 1 for _, tokens in batch)]
-        assert with_row[:3] == [1, 1, 1]
-        assert 2 in with_row[3:]
-
-
 async def test_prompts_of_two_peers_take_turns() -> None:
     async with open_fake() as fake:
         fake.runner.gate.clear()
