@@ -15,6 +15,7 @@ Example: A waits with 1 and 1000 tokens, B with 1 and 300. If 40 tokens of a pro
 the first batch is A's 1, B's 1, and 40 of A's prompt; the next one has 40 of B's.
 """
 
+import math
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -37,7 +38,7 @@ class Limits:
     prompt_tokens: int = 256
     """Long works together."""
     slowdown: float = 2.0
-    """Of a batch, by prompts or by those who want more than the others."""
+    """Of a batch, by prompts or by those who want more than the others; infinite for no bound."""
 
 
 class Costs(Protocol):
@@ -113,7 +114,8 @@ def plan_turn(
     if not prompts:
         return tuple(shares)
     tokens = limits.prompt_tokens
-    if shares or served.others_decode([work.session for queue in prompts for work in queue], now_s):
+    sessions = [work.session for queue in prompts for work in queue]
+    if math.isfinite(spare) and (shares or served.others_decode(sessions, now_s)):
         rows = equal_rows or max(1.0, sum([work.rows for work in short[: len(shares)]]))
         bearable = int(costs.prompt_tokens(rows, max(0.0, spare)))
         tokens = min(tokens, max(MIN_PROMPT_TOKENS, bearable))

@@ -7,6 +7,7 @@ neither heartbeats nor anything else leave it, while its connections stay open.
 
 import asyncio
 import copy
+import math
 import os
 import signal
 import tempfile
@@ -24,6 +25,7 @@ from server.host import Host, HostedModel
 from server.kv_cache import KVPool
 from server.kv_extents import Pair
 from server.kv_spill import SpillStore
+from server.scheduler import Limits
 from server.serving import Serving, open_chain
 from server.session_effects import SessionKey
 from swarm.background import running
@@ -187,7 +189,9 @@ class BlockServer(Peer):
         if garble is not None:
             honest, runner = runner.run, copy.copy(runner)  # others run the same span honestly
             runner.run = lambda chunks: [garble(output) for output in honest(chunks)]  # type: ignore[method-assign]
-        executor = await stack.enter_async_context(Executor(runner, self.pool))
+        # Bits of bf16 depend on where a prompt is cut, and that on how long batches take.
+        limits = Limits(slowdown=math.inf if runner.dtype is torch.bfloat16 else 2.0)
+        executor = await stack.enter_async_context(Executor(runner, self.pool, limits=limits))
         checkpoint = self._model.checkpoint
         layout = tuple(runner.kv_layout())
         hosted = HostedModel(self.span, checkpoint.fingerprint, checkpoint.hidden_size, runner.dtype, layout)

@@ -1,5 +1,6 @@
 """The next batch: short works first, prompts a little at a time, peers in turn, nobody at others' cost."""
 
+import math
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -149,6 +150,13 @@ class TestCrowds:
         self.costs = Fixed(rows=8, prompt=10)
         works = (wait(0, A, 1), wait(1, B, 1), wait(2, C, 1000))
         assert plan(*works, limits=self.limits, costs=self.costs)[-1] == (2, 2 * 10)
+
+
+def test_without_a_bound_only_tokens_count() -> None:
+    limits, costs = Limits(slowdown=math.inf), Fixed(rows=0, prompt=0)
+    works = (*[wait(number, A, 1) for number in range(100)], wait(100, B, 1), wait(101, C, 1000))
+    shares = plan(*works, limits=limits, costs=costs)
+    assert (len(shares), shares[-1]) == (102, (101, 256))
 
 
 class TestPrompts:
