@@ -28,7 +28,7 @@ from swarm.wire.blocks import PeerId, SessionId
 from swarm.wire.frames import FROM_CHAIN, MAX_CHAIN_FRAME_BYTES
 from swarm.wire.messages import Bind, Credit, Hello, Message, NextHop, Step, WantCredit
 from tests.resumptions import Resumptions
-from tests.server.page_servers import CLIENT, EVERYTHING, SESSION, serving, stream_pair
+from tests.server.page_servers import CLIENT, EVERYTHING, SESSION, Server, serving, stream_pair
 from tests.server.test_executor import ALICE, BOB, SPAN, FakeRunner
 
 STEP_BYTES = 8 * 4 * 4
@@ -214,14 +214,7 @@ async def test_what_a_client_had_sent_before_it_hung_up_is_not_computed_and_its_
 
 async def test_a_step_that_runs_for_a_client_that_hung_up_ends_with_its_batch() -> None:
     async with serving(pages_per_block=40) as server:
-        await server.bind(commit=0)
-        runner, key = server.runner, SessionKey(CLIENT, SessionId(SESSION))
-        runner.gate.clear()
-        driver = await server.host.admit(CLIENT, Hello(client=CLIENT, session=SESSION, epoch=0, stage=0))
-        many = msgspec.structs.replace(step_at(0), num_tokens=600)
-        assert await granted(server.host, key, 600)
-        driver.on_frame(many, torch.zeros(600, 4))
-        await runner.hold()
+        driver, runner = await long_step(server), server.runner
         server.host.detach(server.ears)
         runner.gate.set()
         await idle(driver)
@@ -246,18 +239,22 @@ async def test_a_step_that_waits_behind_a_dial_is_not_computed_for_a_client_that
 
 async def test_what_an_older_epoch_has_left_running_ends_with_its_batch() -> None:
     async with serving(pages_per_block=40) as server:
-        await server.bind(commit=0)
-        runner, key = server.runner, SessionKey(CLIENT, SessionId(SESSION))
-        runner.gate.clear()
-        driver = await server.host.admit(CLIENT, Hello(client=CLIENT, session=SESSION, epoch=0, stage=0))
-        assert await granted(server.host, key, 600)
-        many = msgspec.structs.replace(step_at(0), num_tokens=600)
-        driver.on_frame(many, torch.zeros(600, 4))
-        await runner.hold()
+        driver, runner = await long_step(server), server.runner
         await server.bind(commit=0, epoch=1)
         runner.gate.set()
         await idle(driver)
         assert len(runner.batches) == 1
+
+
+async def long_step(server: Server) -> SessionDriver:
+    """A session with a step of several batches, the first of which the runner holds."""
+    await server.bind(commit=0)
+    server.runner.gate.clear()
+    driver = await server.host.admit(CLIENT, Hello(client=CLIENT, session=SESSION, epoch=0, stage=0))
+    assert await granted(server.host, driver.session.key, 600)
+    driver.on_frame(msgspec.structs.replace(step_at(0), num_tokens=600), torch.zeros(600, 4))
+    await server.runner.hold()
+    return driver
 
 
 async def idle(driver: SessionDriver) -> None:
