@@ -45,9 +45,9 @@ class Control:
         await self.stream.write(message)
         return await self.next()
 
-    async def next(self) -> Message:
+    async def next(self, within_s: float = ANSWER_S) -> Message:
         """The next message that is no heartbeat and no record."""
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(within_s):
             while True:
                 message = (await self.stream.read()).message
                 if type(message).__name__ not in ("Heartbeat", "RecordPush"):
