@@ -21,7 +21,7 @@ from tests.end_to_end.conversations import open_client
 from tests.end_to_end.doomed.__main__ import READY
 from tests.end_to_end.endings import People, closed, end_in_every_way
 from tests.end_to_end.processes import Forge, ProcessSwarm, Service, open_process_swarm, wait_until
-from tests.end_to_end.resources import RENEWED, Figures, ServiceFigures, own_objects, tasks
+from tests.end_to_end.resources import LEARNED, RENEWED, Figures, ServiceFigures, own_objects, tasks
 
 SPANS = ((0, 3), (3, 6))
 SETTLED_S = 15.0
@@ -130,7 +130,7 @@ async def test_sessions_that_ended_in_every_way_leave_nothing_on_their_servers(
 def own_figures() -> Counter[str]:
     """Descriptors, tasks and objects of this very process."""
     found = Figures.of(os.getpid()).descriptors + tasks() + own_objects()
-    del found[RENEWED]
+    del found[RENEWED], found[LEARNED]
     return found
 
 

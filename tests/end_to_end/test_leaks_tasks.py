@@ -10,7 +10,7 @@ from server.session_table import TOMBSTONE_S
 from tests.end_to_end.attacker import open_attacker
 from tests.end_to_end.endings import ENDINGS, People, end_in_every_way
 from tests.end_to_end.exact import small_model
-from tests.end_to_end.resources import RENEWED, own_objects, tasks
+from tests.end_to_end.resources import LEARNED, RENEWED, own_objects, tasks
 from tests.end_to_end.swarm import BlockServer, Offer, Swarm, open_swarm
 
 SPANS = ((0, 3), (3, 6))
@@ -31,7 +31,7 @@ async def settled(swarm: Swarm, before: Counter[str]) -> Counter[str]:
         for server in swarm.servers:
             forget_tombstones(server)
         more = tasks() + own_objects() - before
-        del more[RENEWED]
+        del more[RENEWED], more[LEARNED]
         if not more or time.monotonic() > deadline:
             return more
 
