@@ -5,8 +5,9 @@ from typing import Generic, TypeVar
 PRESENT_S = 1.0
 MAX_PRESENT_S = 4.0
 GAPS = 2.0
-FADING = 0.8
 """Whoever was here is expected again within so many times its longest pause of late, at least PRESENT_S."""
+FADING = 0.8
+"""What is left of a pause in that with each time after it."""
 MAX_REMEMBERED = 4096
 
 K = TypeVar("K")

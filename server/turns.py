@@ -24,7 +24,7 @@ class Turns:
         self._num_alone = 0
         """Turns in a row in which prompts have waited, that one may know what the others cost."""
         self._num_blocks = 1
-        """Of the largest span that came: the server's own, which it measures when it starts."""
+        """Of the largest span that came; rows are counted by it."""
 
     def job(self, work: Work, future: asyncio.Future[Tensor]) -> Job:
         """`work` as it waits."""
