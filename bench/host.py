@@ -153,6 +153,7 @@ class _Free:
 
     hidden_size = HIDDEN
     max_positions: int | None = None
+    progress = 0
 
     def run(self, chunks: Sequence[Chunk]) -> list[torch.Tensor]:
         for chunk in chunks:

@@ -41,6 +41,10 @@ class Runner(Protocol):
     def max_positions(self) -> int | None:
         """Tokens that a session may have here unless it `is_long`; None if rope knows no such limit."""
 
+    @property
+    def progress(self) -> int:
+        """Grows while a batch runs, if only it runs for long. From any thread."""
+
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """Run `chunks` as one batch; [tokens, hidden] for each."""
 
@@ -61,8 +65,6 @@ class Executor:
         limits: Limits | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        self.progress = 0
-        """Batches that have finished: if it stands still while works wait, the thread is stuck."""
         self._runner = runner
         self._pool = pool
         self._num_threads, self._max_waiting = num_threads, max_waiting
@@ -71,6 +73,7 @@ class Executor:
         self._calls: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._next_number = 0
         self._turns = Turns(limits or Limits())
+        self._num_batches = 0
         self._is_stopping = False
         self._thread = threading.Thread(target=self._compute_forever, name="murmur-compute", daemon=True)
 
@@ -87,6 +90,11 @@ class Executor:
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
         _settle_all(self._give_up(Overloaded("this server is stopping")))
+
+    @property
+    def progress(self) -> int:
+        """Grows with every block and batch: if it stands still while works wait, the thread is stuck."""
+        return self._num_batches + self._runner.progress
 
     @property
     def queue_depth(self) -> int:
@@ -220,7 +228,7 @@ class Executor:
                     result = job.outputs[0] if len(job.outputs) == 1 else torch.cat(job.outputs)
                 finished.append((job.future, result))
                 del self._jobs[share.number]
-        self.progress += 1
+        self._num_batches += 1
         if finished:
             self._loop.call_soon_threadsafe(_settle_all, finished)
 

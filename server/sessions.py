@@ -99,6 +99,11 @@ class HopSession:
         """Accepted steps that do not run yet."""
         return len(self._waiting)
 
+    @property
+    def num_in_hand(self) -> int:
+        """Accepted steps that somebody waits for, the one that runs included."""
+        return len(self._waiting) + self.wants_running
+
     def accepted(self) -> Iterator[Payload]:
         """What the steps that run or wait have brought."""
         if self._running is not None:

@@ -8,6 +8,7 @@ what a family does to embeddings is the client's work too.
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -39,13 +40,24 @@ _WINDOW_NAMES = ("sliding_window", "attention_chunk_size")
 _KEPT_LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
 
+@dataclass(slots=True)
+class Pulse:
+    """Shows that a long batch moves."""
+
+    num_blocks: int = 0
+    """Blocks that have run, over all batches."""
+
+
 class OwnBlock(nn.Module):
     """A block that only those rows pass whose span contains it."""
 
-    def __init__(self, block: nn.Module, index: int, *, is_first: bool, returns_tuple: bool) -> None:
+    def __init__(
+        self, block: nn.Module, index: int, pulse: Pulse, *, is_first: bool, returns_tuple: bool
+    ) -> None:
         super().__init__()
         self.block = block
         self._index = index
+        self._pulse = pulse
         self._is_first = is_first
         self._returns_tuple = returns_tuple
 
@@ -66,6 +78,7 @@ class OwnBlock(nn.Module):
         if not batch.has_attended:
             raise ConfigError("this model's attention does not go through transformers' attention interface")
         batch.hidden = output
+        self._pulse.num_blocks += 1
         return (output, None) if self._returns_tuple else output
 
 
@@ -91,6 +104,7 @@ class SpanModel:
         kept = {p.dtype for p in own.parameters() if p.is_floating_point()}
         self.dtype = min(kept, key=lambda dtype: dtype.itemsize)  # routers may be kept in fp32
         steady_rope(model)
+        self._pulse = Pulse()
         self._wrap(blocks)
         model.config._attn_implementation = ATTENTION
         self._cache_keyword = cache_keyword(model)
@@ -103,7 +117,14 @@ class SpanModel:
             if self.adapter is not None:
                 self.adapter.adapt(blocks[index])
             is_first = index == self.span.start
-            blocks[index] = OwnBlock(blocks[index], index, is_first=is_first, returns_tuple=returns_tuple)
+            blocks[index] = OwnBlock(
+                blocks[index], index, self._pulse, is_first=is_first, returns_tuple=returns_tuple
+            )
+
+    @property
+    def progress(self) -> int:
+        """Blocks that have run, over all batches. From any thread."""
+        return self._pulse.num_blocks
 
     def own_block(self, index: int) -> nn.Module:
         """Return block `index` of the model, without what stands around it here."""

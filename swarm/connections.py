@@ -18,7 +18,7 @@ from swarm.streams import FRAME_S, FrameStream
 from swarm.transport import Transport
 from swarm.wire.blocks import PeerId, SessionId
 from swarm.wire.frames import FROM_SERVER, MAX_CONTROL_FRAME_BYTES, BadFrame
-from swarm.wire.messages import Draining, Heartbeat, Message, Ping, RecordPush
+from swarm.wire.messages import Draining, Heartbeat, Message, Ping, RecordPush, SessionProgress
 from swarm.wire.protocols import CONTROL
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,9 @@ class Listener(Protocol):
 
     def on_message(self, peer_id: PeerId, message: Message) -> None:
         """The server said something about this session."""
+
+    def on_in_hand(self, peer_id: PeerId, progress: SessionProgress) -> None:
+        """The server lives, and has steps of this session that wait or run."""
 
     def on_lost(self, peer_id: PeerId, reason: str) -> None:
         """The server is gone, or must be taken for gone."""
@@ -129,6 +132,10 @@ class Connection:
         self._last_progress = (beat.progress, still + 1 if is_still else 0)
         if self._last_progress[1] >= STILL_BEATS:
             raise PeerUnreachable(f"{self.peer_id} beats, but its computation stands still", self.peer_id)
+        for session in beat.sessions:
+            listener = self._listeners.get(SessionId(session.session))
+            if listener is not None and session.num_in_hand:
+                listener.on_in_hand(self.peer_id, session)
 
     def _ping(self) -> None:
         nonce = next(self._nonces)

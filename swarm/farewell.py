@@ -7,7 +7,7 @@ from swarm.errors import PeerUnreachable
 from swarm.network import Network
 from swarm.session import read_ticket
 from swarm.wire.blocks import PeerId, SessionId
-from swarm.wire.messages import Close
+from swarm.wire.messages import Close, SessionProgress
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +17,8 @@ class _Nobody:
 
     def on_message(self, peer_id: PeerId, message: object) -> None:
         """See swarm.connections.Listener, as for all that follow."""
+
+    def on_in_hand(self, peer_id: PeerId, progress: SessionProgress) -> None: ...
 
     def on_lost(self, peer_id: PeerId, reason: str) -> None: ...
 

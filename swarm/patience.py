@@ -1,7 +1,9 @@
 """How long a session waits for what, and when it stops waiting (pure; every method is told the time).
 
-A step that is under way makes progress, is refused for want of room, or is not heard of. Refusals are no
-progress, and neither are replays for want of room: two sessions could take turns at them for ever.
+A step that is under way makes progress, is in the hands of a server, is refused for want of room, or is not
+heard of. Refusals are no progress, and neither are replays for want of room: two sessions could take turns at
+them for ever. A server that says that it has the step in hand is slow, not lost: to ask another would compute
+everything anew. But it may say so for ever, so its word counts for a while only.
 """
 
 import math
@@ -12,6 +14,7 @@ ACK_S = 4.0
 STALL_S = 30.0
 RECOVER_S = 60.0
 BUSY_S = 2.0
+IN_HAND_S = 120.0
 
 
 class Verdict(Enum):
@@ -30,12 +33,15 @@ class Patience:
     """When something came last that was waited for."""
     phase_s: float
     """When the route was bound or given up last."""
+    in_hand_s: float = -math.inf
+    """When a server said last that it has a step of the session in hand."""
     busy_s: float = math.inf
     """Since when servers refuse for want of room."""
     paused_s: float | None = None
     """Since when the answer does not go on because a server was lost; None while it goes on."""
     stall_s: float = STALL_S
     recover_s: float = RECOVER_S
+    in_hand_limit_s: float = IN_HAND_S
 
     def begin(self, now_s: float) -> None:
         """Somebody waits from now on."""
@@ -47,6 +53,10 @@ class Patience:
     def progress(self, now_s: float) -> None:
         """A replay has come further."""
         self.progress_s = now_s
+
+    def in_hand(self, now_s: float) -> None:
+        """A server of the route lives, and has steps of the session that wait or run."""
+        self.in_hand_s = now_s
 
     def deliver(self, now_s: float) -> float | None:
         """A result came; returns how long the answer had paused if it had."""
@@ -82,8 +92,9 @@ class Patience:
 
     def judge(self, now_s: float) -> Verdict:
         """What to do about a step that is waited for, on a route that is bound."""
-        if now_s - min(self.progress_s, self.busy_s) > self.recover_s:
+        heard_s = max(self.progress_s, min(self.in_hand_s, self.progress_s + self.in_hand_limit_s))
+        if now_s - min(heard_s, self.busy_s) > self.recover_s:
             return Verdict.GIVE_UP
-        if now_s - max(self.phase_s, self.progress_s) > self.stall_s:
+        if now_s - max(self.phase_s, heard_s) > self.stall_s:
             return Verdict.REBIND
         return Verdict.WAIT

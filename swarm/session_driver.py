@@ -40,7 +40,16 @@ from swarm.session_effects import (
     TellPeer,
 )
 from swarm.wire.blocks import PeerId, Route
-from swarm.wire.messages import BindAck, Close, Credit, Message, Ready, SessionError, StepResult
+from swarm.wire.messages import (
+    BindAck,
+    Close,
+    Credit,
+    Message,
+    Ready,
+    SessionError,
+    SessionProgress,
+    StepResult,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -262,6 +271,13 @@ class SessionDriver:
             self._told_busy_s = self.patience.busy_s
             self.on_notice(Notice("busy", "no server has room now", frozenset([busy])))
 
+    def on_in_hand(self, peer_id: PeerId, progress: SessionProgress) -> None:
+        """A server lives, and has steps of this session that wait or run."""
+        route, stage = self.machine.route, progress.stage
+        is_ours = progress.epoch == self.machine.epoch and stage < len(route)
+        if is_ours and route[stage].peer_id == peer_id:
+            self.patience.in_hand(time.monotonic())
+
     def on_lost(self, peer_id: PeerId, reason: str) -> None:
         """A server is gone, or must be taken for gone."""
         if self.machine.phase is Phase.CLOSED:
@@ -361,7 +377,8 @@ class SessionDriver:
         if error is not None and error.code == "busy" and error.stage < len(self.machine.route):
             peer_id = self.machine.route[error.stage].peer_id
             return PeerBusy("the servers have no room now; try again later", peer_id, 5.0)
-        return SwarmTimeout(f"the swarm did not answer within {self.patience.recover_s:.0f} s")
+        waited_s = time.monotonic() - self.patience.progress_s
+        return SwarmTimeout(f"the swarm did not answer within {waited_s:.0f} s")
 
     def shut(self, *, is_kept: bool) -> None:
         """Say farewell to the servers; with `is_kept` they hold the session for its lease."""

@@ -195,13 +195,14 @@ class SessionError(Message, frozen=True, tag="session_error", kw_only=True):
 
 
 class SessionProgress(msgspec.Struct, frozen=True, array_like=True):
-    """One attached session in a heartbeat: last executed step, and its credit."""
+    """One attached session in a heartbeat: last executed step, credit, steps that wait or run here."""
 
     session: Session
     epoch: Epoch
     stage: Stage
     executed_seq: Annotated[int, Meta(ge=-1, le=2**48)]
     credit: Position
+    num_in_hand: Annotated[int, Meta(ge=0, le=2**16)] = 0
 
 
 class Heartbeat(Message, frozen=True, tag="heartbeat", kw_only=True):

@@ -215,7 +215,8 @@ async def answered(
         asyncio.timeout(20),
         open_session(network, Inputs(swarm.model.ends.embed)) as session,
     ):
-        session.driver.patience.stall_s = stall_s
+        patience = session.driver.patience
+        patience.stall_s = patience.in_hand_limit_s = stall_s
         session.on_notice = outcome.notices.append
         await check_answer(swarm.model, session, prompt(number), length)
         return swarm.path(session)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, get_args
 
+import msgspec
 import pytest
 import torch
 
@@ -206,6 +207,20 @@ async def test_a_server_that_does_not_answer_what_was_asked_is_left_and_avoided_
     async with hostile_and_honest() as (swarm, hostile, client):
         found = await outcomes(swarm, hostile, client, on_results(NO_ANSWERS), stall_s=STALL_S)
         check_left(swarm, found)
+
+
+@pytest.mark.slow
+async def test_a_server_that_says_for_ever_that_it_has_a_step_in_hand_is_left_and_avoided() -> None:
+    silent = on_results({"silence": said()})["silence"]
+
+    def trick(message: Message, tensors: Tensors) -> Iterator[bytes] | None:
+        if not isinstance(message, Heartbeat):
+            return silent(message, tensors)
+        sessions = [msgspec.structs.replace(session, num_in_hand=1) for session in message.sessions]
+        return iter([frame(msgspec.structs.replace(message, sessions=tuple(sessions)))])
+
+    async with hostile_and_honest() as (swarm, hostile, client):
+        check_left(swarm, await outcomes(swarm, hostile, client, {"in hand": trick}, stall_s=STALL_S))
 
 
 async def test_a_server_that_lies_after_some_good_answers_is_left_alone_longer_each_time() -> None:

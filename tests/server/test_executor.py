@@ -32,6 +32,7 @@ class FakeRunner:
 
     hidden_size = 4
     max_positions: int | None = 10_000
+    progress = 0
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, int]]] = []
@@ -95,6 +96,18 @@ async def test_a_work_comes_back_with_its_outputs() -> None:
         output = await fake.executor.run(fake.work(cache, 3))
         assert torch.equal(output, torch.ones(3, 4))
         assert (cache.used, fake.executor.progress, fake.executor.queue_depth) == (3, 1, 0)
+
+
+async def test_a_long_batch_shows_that_it_moves() -> None:
+    async with open_fake() as fake:
+        fake.runner.gate.clear()
+        running = fake.start(fake.work(fake.pool.open(SPAN), 1))
+        await fake.runner.hold()
+        before = fake.executor.progress
+        fake.runner.progress += 1
+        assert fake.executor.progress == before + 1
+        fake.runner.gate.set()
+        await running
 
 
 async def test_works_that_wait_run_as_one_batch() -> None:

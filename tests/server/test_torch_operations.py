@@ -93,6 +93,17 @@ def test_linear_layers_run_once_per_batch_whatever_the_number_of_sessions(model:
     assert alone.matrix_products == many.matrix_products == linear_layers
 
 
+def test_every_block_that_has_run_is_seen_while_the_batch_runs(model: SpanModel) -> None:
+    seen = []
+    hook = model.own_block(3).register_forward_pre_hook(lambda *_: seen.append(model.progress))
+    before, pool = model.progress, KVPool(1_000_000)
+    try:
+        step(model, pool, {pool.open(SPAN): 3})
+    finally:
+        hook.remove()
+    assert (seen[0] - before, model.progress - before) == (3, len(SPAN))
+
+
 def test_a_decode_step_copies_no_old_keys_and_values(model: SpanModel) -> None:
     pool = KVPool(1_000_000)
     steps = [step(model, pool, {warm(model, pool, tokens): 1}) for tokens in (20, 300, 900)]

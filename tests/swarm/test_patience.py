@@ -1,6 +1,6 @@
 """When a session that waits moves on, binds anew or gives up."""
 
-from swarm.patience import ACK_S, BUSY_S, RECOVER_S, STALL_S, Patience, Verdict
+from swarm.patience import ACK_S, BUSY_S, IN_HAND_S, RECOVER_S, STALL_S, Patience, Verdict
 
 
 def waiting() -> Patience:
@@ -24,6 +24,42 @@ def test_a_route_on_which_nothing_moves_is_bound_anew_and_then_given_up() -> Non
     patience.bind(STALL_S + 1)
     assert patience.judge(STALL_S + 2) is Verdict.WAIT
     assert patience.judge(RECOVER_S + 1) is Verdict.GIVE_UP
+
+
+def told_until(end_s: int) -> Patience:
+    """A server has said once a second that it has the step in hand."""
+    patience = waiting()
+    for now_s in range(end_s + 1):
+        patience.in_hand(now_s)
+    return patience
+
+
+def test_a_step_that_a_server_has_in_hand_is_waited_for_although_nothing_comes() -> None:
+    patience = told_until(100)
+    assert patience.judge(100 + STALL_S) is Verdict.WAIT
+    assert patience.judge(101 + STALL_S) is Verdict.REBIND
+    assert patience.judge(101 + RECOVER_S) is Verdict.GIVE_UP
+
+
+def test_a_server_that_says_for_ever_that_it_has_a_step_in_hand_is_left() -> None:
+    patience = told_until(10_000)
+    assert patience.judge(IN_HAND_S + STALL_S) is Verdict.WAIT
+    assert patience.judge(IN_HAND_S + STALL_S + 1) is Verdict.REBIND
+    assert patience.judge(IN_HAND_S + RECOVER_S + 1) is Verdict.GIVE_UP
+
+
+def test_what_was_in_hand_before_a_result_says_nothing_about_the_next_step() -> None:
+    patience = told_until(100)
+    patience.deliver(100.0)
+    assert patience.judge(100 + STALL_S) is Verdict.WAIT
+    assert patience.judge(101 + STALL_S) is Verdict.REBIND
+
+
+def test_a_step_in_hand_does_not_prolong_the_wait_for_room() -> None:
+    patience = waiting()
+    patience.refuse(1.0)
+    patience.in_hand(RECOVER_S + 2)
+    assert patience.judge(RECOVER_S + 2) is Verdict.GIVE_UP
 
 
 def test_replays_do_not_prolong_the_wait_for_room() -> None:
