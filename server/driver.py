@@ -1,6 +1,7 @@
 """Carries out what one session's state machine asks: compute, connect to the successor, send, tell.
 
-One task a session does the slow things in order; what can be done at once is done at once.
+What can be done at once is done at once. Of the slow things one task computes, step after step, and another
+links: to acknowledge a bind must not wait for a long batch that an older epoch has left behind.
 """
 
 import asyncio
@@ -75,7 +76,8 @@ class SessionDriver:
         self._accepted = buffers.accepted.open(client)
         self._to_link: Link | None = None
         self._to_run: Execute | None = None
-        self._has_job = asyncio.Event()
+        self._must_run = asyncio.Event()
+        self._must_link = asyncio.Event()
         self._is_over = False
         self._has_come_further = asyncio.Event()
         self._is_replaying = False
@@ -85,10 +87,8 @@ class SessionDriver:
     async def run_forever(self) -> None:
         """Do the slow work of the session until it is closed."""
         try:
-            async with running(self.outgoing.pump_forever(), self._watch_forever()):
-                while True:
-                    await self._has_job.wait()
-                    await self._do_next_job()
+            async with running(self.outgoing.pump_forever(), self._watch_forever(), self._link_forever()):
+                await self._compute_forever()
         finally:
             self.end()
 
@@ -150,6 +150,12 @@ class SessionDriver:
         if self._is_replaying:
             await self.outgoing.wait_for_room()
 
+    async def wait_until_idle(self) -> None:
+        """Until nothing runs or waits: what an older epoch has left behind ends with its batch."""
+        while not self.session.is_idle and not self._is_over:
+            self._has_come_further.clear()
+            await self._has_come_further.wait()
+
     @property
     def _is_behind(self) -> bool:
         return self.session.num_waiting >= MAX_UNREAD_STEPS
@@ -168,20 +174,26 @@ class SessionDriver:
             self.outgoing.begin(job.epoch)
             self._to_link = job
             self._count_accepted()
+            self._must_link.set()
         else:
             self._to_run = job
-        self._has_job.set()
+            self._must_run.set()
 
-    async def _do_next_job(self) -> None:
-        """A step that is to run came before the link that waits: steps come only once a link stands."""
-        if self._to_run is not None:
-            job, self._to_run = self._to_run, None
-            await self._compute(job)
-        elif self._to_link is not None:
-            link, self._to_link = self._to_link, None
-            await self._link(link)
-        else:
-            self._has_job.clear()
+    async def _compute_forever(self) -> None:
+        while True:
+            await self._must_run.wait()
+            self._must_run.clear()
+            if self._to_run is not None:
+                job, self._to_run = self._to_run, None
+                await self._compute(job)
+
+    async def _link_forever(self) -> None:
+        while True:
+            await self._must_link.wait()
+            self._must_link.clear()
+            if self._to_link is not None:
+                link, self._to_link = self._to_link, None
+                await self._link(link)
 
     async def _compute(self, job: Execute) -> None:
         try:

@@ -73,7 +73,9 @@ class Executor:
         self._calls: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._next_number = 0
         self._turns = Turns(limits or Limits())
-        self._num_batches = 0
+        self.num_batches = 0
+        """Batches that have finished."""
+        self._num_calls = self._num_answered = 0
         self._is_stopping = False
         self._thread = threading.Thread(target=self._compute_forever, name="murmur-compute", daemon=True)
 
@@ -93,13 +95,13 @@ class Executor:
 
     @property
     def progress(self) -> int:
-        """Grows with every block and batch: if it stands still while works wait, the thread is stuck."""
-        return self._num_batches + self._runner.progress
+        """Grows with every block, batch and call: if it stands still while some wait, the thread is stuck."""
+        return self.num_batches + self._num_answered + self._runner.progress
 
     @property
     def queue_depth(self) -> int:
-        """Works that wait or run."""
-        return len(self._jobs)
+        """Works and calls that wait or run."""
+        return len(self._jobs) + self._num_calls - self._num_answered
 
     async def run(self, work: Work) -> Tensor:
         """Run `work` and return its outputs `[tokens, hidden]`, the model's dtype, on the CPU.
@@ -129,6 +131,7 @@ class Executor:
             self._check_open()
             future: asyncio.Future[T] = self._loop.create_future()
             self._calls.append((function, future))
+            self._num_calls += 1
             self._changed.notify()
         return await future
 
@@ -228,7 +231,7 @@ class Executor:
                     result = job.outputs[0] if len(job.outputs) == 1 else torch.cat(job.outputs)
                 finished.append((job.future, result))
                 del self._jobs[share.number]
-        self._num_batches += 1
+        self.num_batches += 1
         if finished:
             self._loop.call_soon_threadsafe(_settle_all, finished)
 
@@ -247,6 +250,7 @@ class Executor:
             result = function()
         except Exception as error:  # noqa: BLE001 - belongs to the caller, whose future gets it
             result = error
+        self._num_answered += 1
         self._loop.call_soon_threadsafe(_settle_all, [(future, result)])
 
 

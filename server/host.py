@@ -211,7 +211,9 @@ class Host:
     def heartbeat(self, holder: Holder, nonce: int = 0) -> Heartbeat:
         """How we are, and the sessions for which this connection speaks."""
         sessions = tuple(
-            SessionProgress(s.key.session, s.epoch, s.stage, s.executed_seq, s.credit, s.num_in_hand)
+            SessionProgress(
+                s.key.session, s.epoch, s.stage, s.executed_seq, s.credit, s.num_in_hand, s.position
+            )
             for s in self.table.held_by(holder)
         )
         return Heartbeat(

@@ -93,6 +93,7 @@ class PageCopies:
         stream.loop_budget.welcome(is_own=False)
         with _alone(self._arriving, {driver.session.key}):
             async with asyncio.timeout(COPY_S):
+                await driver.wait_until_idle()
                 pairs = await self._receive(stream, driver.session, hello.epoch)
             with _refusing():
                 await self._host.adopt(driver, hello.epoch, pairs)

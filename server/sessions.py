@@ -288,7 +288,7 @@ class HopSession:
 
     def overflowed(self, message: Message) -> list[Effect]:
         """The outgoing queue had no room for `message`: the client tries again, we stay ahead."""
-        if not isinstance(message, Step) or message.epoch != self.epoch:
+        if not isinstance(message, Step | StateStep) or message.epoch != self.epoch:
             return []
         return self._refuse(message, "busy", "the next server does not keep up", BUSY_RETRY_MS)
 

@@ -14,8 +14,10 @@ from swarm.wire.blocks import PeerId
 class Allowances:
     """What all peers may have in one kind of buffer.
 
-    A peer may hold `per_peer` bytes; once all together hold `in_all`, those with more than an equal share of
-    it get nothing more. A holder may overshoot by one piece, so that no piece is too large for ever.
+    A peer may hold `per_peer` bytes, and up to twice as many for those of its holders that have nothing yet:
+    whoever takes one piece after the other does not wait for others that take a hundred. Once all together
+    hold `in_all`, those with more than an equal share of it get nothing more. A holder may overshoot by one
+    piece, so that no piece is too large for ever.
     """
 
     def __init__(self, per_peer: int, in_all: int) -> None:
@@ -33,10 +35,10 @@ class Allowances:
         """One more holder on behalf of the peer."""
         return Allowance(self, peer_id)
 
-    def is_exhausted(self, peer_id: PeerId) -> bool:
-        """Tell whether the peer must wait, or be refused, before it may hold more."""
+    def is_exhausted(self, peer_id: PeerId, *, is_first: bool = False) -> bool:
+        """Tell whether the peer must wait, or be refused, before it may hold more, or a holder its first."""
         held = self._held[peer_id]
-        if held < self._per_peer and self.held < self._in_all:
+        if held < self._per_peer * (1 + is_first) and self.held < self._in_all:
             return False
         return held >= min(self._per_peer, self._in_all / max(1, len(self._held)))
 
@@ -64,8 +66,8 @@ class Allowance:
 
     @property
     def is_exhausted(self) -> bool:
-        """True if the peer may hold no more, here or anywhere."""
-        return self._all.is_exhausted(self._peer_id)
+        """True if the peer may hold no more here."""
+        return self._all.is_exhausted(self._peer_id, is_first=not self._held)
 
     def note(self, num_bytes: int) -> None:
         """This holder holds `num_bytes` now."""

@@ -38,8 +38,8 @@ class Listener(Protocol):
     def on_message(self, peer_id: PeerId, message: Message) -> None:
         """The server said something about this session."""
 
-    def on_in_hand(self, peer_id: PeerId, progress: SessionProgress) -> None:
-        """The server lives, and has steps of this session that wait or run."""
+    def on_progress(self, peer_id: PeerId, progress: SessionProgress) -> None:
+        """A heartbeat tells how far the session is there."""
 
     def on_lost(self, peer_id: PeerId, reason: str) -> None:
         """The server is gone, or must be taken for gone."""
@@ -134,8 +134,8 @@ class Connection:
             raise PeerUnreachable(f"{self.peer_id} beats, but its computation stands still", self.peer_id)
         for session in beat.sessions:
             listener = self._listeners.get(SessionId(session.session))
-            if listener is not None and session.num_in_hand:
-                listener.on_in_hand(self.peer_id, session)
+            if listener is not None:
+                listener.on_progress(self.peer_id, session)
 
     def _ping(self) -> None:
         nonce = next(self._nonces)

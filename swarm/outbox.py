@@ -30,6 +30,8 @@ class Outstanding:
     num_tokens: int
     rows: int
     is_sent: bool = False
+    seq: int = -1
+    """Under which it was sent last."""
 
     @property
     def end(self) -> int:
@@ -51,6 +53,11 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._steps)
+
+    @property
+    def oldest_seq(self) -> int:
+        """The number under which the step went out whose outputs come next; -1 if it waits to be sent."""
+        return self._steps[0].seq if self._steps and self._steps[0].is_sent else -1
 
     def add(self, position: int, num_tokens: int, rows: int) -> int:
         """Append a step; returns the number under which its outputs are delivered."""
@@ -118,10 +125,10 @@ class Outbox:
 
     def _sent(self, step: Outstanding, epoch: int, commit: int, history: History) -> Step:
         step.is_sent = True
-        seq, self._next_seq = self._next_seq, self._next_seq + 1
+        step.seq, self._next_seq = self._next_seq, self._next_seq + 1
         return Step(
             epoch=epoch,
-            seq=seq,
+            seq=step.seq,
             attempt=self.attempt,
             position=step.position,
             num_tokens=step.num_tokens,

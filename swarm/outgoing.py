@@ -17,6 +17,7 @@ from swarm.wire.messages import Message
 
 MAX_FRAMES = 256
 MAX_BYTES = 64 << 20
+MAX_UNMADE_FRAMES = 1 << 14
 
 Tensors = Sequence[torch.Tensor] | Callable[[], Sequence[torch.Tensor]]
 """What goes behind a message, or how to make it when its turn comes (a replay need not lie in memory)."""
@@ -72,8 +73,8 @@ class Outgoing:
         return True
 
     def send(self, message: Message, tensors: Tensors = ()) -> bool:
-        """Send or queue a frame; False if the queue is full."""
-        if self.is_full:
+        """Send or queue a frame; False if the queue is full. One that is made later takes no room before."""
+        if len(self._queue) >= MAX_UNMADE_FRAMES if callable(tensors) else self.is_full:
             return False
         if self._queue or self._stream is None or not self._sent_now(self._stream, message, tensors):
             self._queue.append((message, tensors))

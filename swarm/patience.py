@@ -3,7 +3,8 @@
 A step that is under way makes progress, is in the hands of a server, is refused for want of room, or is not
 heard of. Refusals are no progress, and neither are replays for want of room: two sessions could take turns at
 them for ever. A server that says that it has the step in hand is slow, not lost: to ask another would compute
-everything anew. But it may say so for ever, so its word counts for a while only.
+everything anew. But it may say so for ever, so a server's word counts for a while only, and that of one
+server after the other for twice as long.
 """
 
 import math
@@ -92,9 +93,14 @@ class Patience:
 
     def judge(self, now_s: float) -> Verdict:
         """What to do about a step that is waited for, on a route that is bound."""
-        heard_s = max(self.progress_s, min(self.in_hand_s, self.progress_s + self.in_hand_limit_s))
-        if now_s - min(heard_s, self.busy_s) > self.recover_s:
+        limit_s = self.in_hand_limit_s
+        waiting_s = min(self._believed(since_s, 2 * limit_s) for since_s in (self.progress_s, self.busy_s))
+        if now_s - waiting_s > self.recover_s:
             return Verdict.GIVE_UP
-        if now_s - max(self.phase_s, heard_s) > self.stall_s:
+        if now_s - self._believed(max(self.phase_s, self.progress_s), limit_s) > self.stall_s:
             return Verdict.REBIND
         return Verdict.WAIT
+
+    def _believed(self, since_s: float, limit_s: float) -> float:
+        """When something moved last, if a server's word counts until `limit_s` after `since_s`."""
+        return max(since_s, min(self.in_hand_s, since_s + limit_s))

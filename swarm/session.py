@@ -48,6 +48,7 @@ from swarm.wire.messages import (
     NextHop,
     Ready,
     SessionError,
+    SessionProgress,
     StartReplay,
     StateStep,
     StepResult,
@@ -128,6 +129,8 @@ class ClientSession:
     _relays: set[tuple[PeerId, PeerId]] = field(default_factory=set)
     _replays: deque[Replay] = field(default_factory=deque)
     _unready: set[int] = field(default_factory=set)
+    _replayed: dict[int, int] = field(default_factory=dict)
+    """How far replays have come by stage, as heartbeats say."""
     _bound_commit: int = 0
     _num_failures: int = 0
     _num_gaps: int = 0
@@ -153,6 +156,31 @@ class ClientSession:
         """Servers that were bound and have not acknowledged."""
         silent = (hop.peer_id for stage, hop in enumerate(self.route) if stage not in self._acks)
         return set(silent) if self.phase is Phase.BINDING else set()
+
+    def is_at(self, peer: PeerId, stage: int) -> bool:
+        """Tell whether `stage` of the route is on this server."""
+        return 0 <= stage < len(self.route) and self.route[stage].peer_id == peer
+
+    def awaits(self, said: Ready | SessionProgress) -> bool:
+        """Tell whether what a hop says is about what it lacked when it was bound."""
+        is_ours = said.epoch == self.epoch and said.stage in self._unready
+        return is_ours and self.phase is Phase.REPLAYING
+
+    def has_come_further(self, progress: SessionProgress) -> bool:
+        """Tell whether a replay has come further on a hop than we have heard before."""
+        if not self.awaits(progress):
+            return False
+        before = self._replayed.setdefault(progress.stage, self._acks[progress.stage].position)
+        self._replayed[progress.stage] = max(before, min(progress.position, self._bound_commit))
+        return self._replayed[progress.stage] > before
+
+    def has_in_hand(self, progress: SessionProgress) -> bool:
+        """Tell whether a hop has what we wait for among the steps in its hands."""
+        if not progress.num_in_hand or progress.epoch != self.epoch:
+            return False
+        if self.phase is Phase.READY:
+            return self.outbox.oldest_seq > progress.executed_seq
+        return self.awaits(progress)
 
     def step(self, labels: Sequence[int], rows: int) -> tuple[int, list[Effect]]:
         """Append n >= 0 tokens and ask for the last `rows` outputs; returns the step's number too."""
@@ -254,6 +282,7 @@ class ClientSession:
         self._acks.clear()
         self._left.clear()
         self._replays.clear()
+        self._replayed.clear()
         self._bound_commit = self.commit
         self.outbox.restart()
         packed = self.history.packed()

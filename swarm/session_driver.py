@@ -177,6 +177,7 @@ class SessionDriver:
 
     def _deliver(self, effect: Deliver) -> None:
         pause_s = self.patience.deliver(time.monotonic())
+        self._last_error = None
         self.counters.results_in += 1
         for hop in self.machine.route:
             self.network.health.succeeded(hop.peer_id)
@@ -237,9 +238,7 @@ class SessionDriver:
 
     def on_message(self, peer_id: PeerId, message: Message) -> None:
         """A server said something about this session on its control stream."""
-        stage = getattr(message, "stage", -1)
-        route = self.machine.route
-        if not 0 <= stage < len(route) or route[stage].peer_id != peer_id:
+        if not self.machine.is_at(peer_id, getattr(message, "stage", -1)):
             if isinstance(message, SessionError):
                 self.carry_out(self.machine.copy_failed(frozenset([peer_id])))
             return
@@ -248,7 +247,8 @@ class SessionDriver:
         elif isinstance(message, BindAck):
             self.carry_out(self.machine.on_ack(message))
         elif isinstance(message, Ready):
-            self.patience.progress(time.monotonic())
+            if self.machine.awaits(message):
+                self.patience.progress(time.monotonic())
             self.carry_out(self.machine.on_ready(message))
         elif isinstance(message, Credit):
             self.carry_out(self.machine.on_credit(message))
@@ -271,11 +271,13 @@ class SessionDriver:
             self._told_busy_s = self.patience.busy_s
             self.on_notice(Notice("busy", "no server has room now", frozenset([busy])))
 
-    def on_in_hand(self, peer_id: PeerId, progress: SessionProgress) -> None:
-        """A server lives, and has steps of this session that wait or run."""
-        route, stage = self.machine.route, progress.stage
-        is_ours = progress.epoch == self.machine.epoch and stage < len(route)
-        if is_ours and route[stage].peer_id == peer_id:
+    def on_progress(self, peer_id: PeerId, progress: SessionProgress) -> None:
+        """A heartbeat tells how far the session is on a server."""
+        if not self.machine.is_at(peer_id, progress.stage):
+            return
+        if self.machine.has_come_further(progress):
+            self.patience.progress(time.monotonic())
+        elif self.machine.has_in_hand(progress):
             self.patience.in_hand(time.monotonic())
 
     def on_lost(self, peer_id: PeerId, reason: str) -> None:

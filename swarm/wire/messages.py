@@ -195,7 +195,10 @@ class SessionError(Message, frozen=True, tag="session_error", kw_only=True):
 
 
 class SessionProgress(msgspec.Struct, frozen=True, array_like=True):
-    """One attached session in a heartbeat: last executed step, credit, steps that wait or run here."""
+    """One attached session in a heartbeat: last executed step, credit, steps in hand, tokens cached.
+
+    Steps in hand wait or run here.
+    """
 
     session: Session
     epoch: Epoch
@@ -203,6 +206,7 @@ class SessionProgress(msgspec.Struct, frozen=True, array_like=True):
     executed_seq: Annotated[int, Meta(ge=-1, le=2**48)]
     credit: Position
     num_in_hand: Annotated[int, Meta(ge=0, le=2**16)] = 0
+    position: Position = 0
 
 
 class Heartbeat(Message, frozen=True, tag="heartbeat", kw_only=True):

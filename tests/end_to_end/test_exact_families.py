@@ -183,7 +183,7 @@ async def test_a_session_that_was_detached_is_there_for_the_next_process(
 
 def num_batches(place: Place) -> int:
     """Batches that all servers have run."""
-    return sum(server.host.executor.progress for server in place.swarm.servers)
+    return sum(server.host.executor.num_batches for server in place.swarm.servers)
 
 
 def executed(place: Place, session: object) -> int:

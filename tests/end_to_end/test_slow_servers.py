@@ -1,22 +1,24 @@
 """A server that is slow is not lost: what it has in hand is waited for. One that hangs is."""
 
+import asyncio
 import threading
 import time
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import torch
 
 from swarm.inference import InferenceSession
-from swarm.patience import Patience
+from swarm.notices import Notice
+from swarm.patience import ACK_S
 from tests.end_to_end.exact import check_answer, prompt, small_model
-from tests.end_to_end.swarm import CLEAN_S, Offer, open_swarm, until
+from tests.end_to_end.swarm import CLEAN_S, Offer, Swarm, open_swarm, until
 
-STALL_S = 2.0
-RECOVER_S = 2.5
-PAUSE_S = 3.5
+STALL_S = 3.0
+RECOVER_S = 4.0
+PAUSE_S = 5.0
 """Longer than a session waits where nobody says that it has the step in hand."""
-REPLAY_TOKENS = 1000
 
 
 class Slow:
@@ -29,46 +31,60 @@ class Slow:
         return output
 
 
-def hurried(session: InferenceSession) -> Patience:
-    """The clocks of a session that soon thinks that nothing moves."""
-    patience = session.driver.patience
-    patience.stall_s, patience.recover_s = STALL_S, RECOVER_S
-    return patience
+@asynccontextmanager
+async def begun(
+    ids: list[int], *offers: Offer
+) -> AsyncIterator[tuple[Swarm, InferenceSession, list[Notice]]]:
+    """A session that has been fed `ids` and thinks soon that nothing moves, and its notices."""
+    notices: list[Notice] = []
+    async with open_swarm(small_model("llama"), *offers) as swarm:
+        async with (await swarm.client()).session() as session:
+            await session.feed(ids)
+            session.on_notice = notices.append
+            patience = session.driver.patience
+            patience.stall_s, patience.recover_s = STALL_S, RECOVER_S
+            yield swarm, session, notices
+        await swarm.check_clean()
 
 
 async def test_a_step_that_a_server_has_in_hand_is_waited_for() -> None:
-    slow, notices = Slow(), list[Any]()
-    async with open_swarm(small_model("llama"), Offer(0, 6, garble=slow)) as swarm:
-        async with (await swarm.client()).session() as session:
-            session.on_notice = notices.append
-            hurried(session)
-            ids = prompt(1, 20)
-            await session.feed(ids[:10])
-            slow.pause_s = PAUSE_S
-            await session.feed(ids[10:19])
-            slow.pause_s = 0.0
-            await check_answer(swarm.model, session, ids, 3)
-            assert not notices
-        await swarm.check_clean()
+    slow, ids = Slow(), prompt(1, 20)
+    async with begun(ids[:10], Offer(0, 6, garble=slow)) as (swarm, session, notices):
+        slow.pause_s = PAUSE_S
+        await session.feed(ids[10:19])
+        slow.pause_s = 0.0
+        await check_answer(swarm.model, session, ids, 3)
+        assert not notices
 
 
 @pytest.mark.slow
 async def test_a_replay_that_takes_long_is_waited_for() -> None:
-    slow, kinds = Slow(), list[str]()
-    first, second = Offer(0, 6, blocks_per_s=1e6), Offer(0, 6, garble=slow)
-    async with open_swarm(small_model("llama"), first, second) as swarm:
-        async with (await swarm.client()).session() as session:
-            session.on_notice = lambda notice: kinds.append(notice.kind)
-            hurried(session)
-            ids = prompt(2, REPLAY_TOKENS)
-            await session.feed(ids[:-1])
-            assert swarm.path(session) == [swarm.servers[0]]
-            slow.pause_s = 1.5  # four batches or more: none is long, all of them are
-            swarm.servers[0].kill()
-            await check_answer(swarm.model, session, ids, 3)
-            assert kinds == ["lost", "recovered"]
-            assert swarm.servers[1].recomputed_tokens == 0
-        await swarm.check_clean()
+    slow, ids = Slow(), prompt(2, 1000)
+    offers = Offer(0, 6, blocks_per_s=1e6), Offer(0, 6, garble=slow)
+    async with begun(ids[:-1], *offers) as (swarm, session, notices):
+        assert swarm.path(session) == [swarm.servers[0]]
+        slow.pause_s = 1.5  # four batches or more: none is long, all of them are
+        swarm.servers[0].kill()
+        await check_answer(swarm.model, session, ids, 3)
+        assert [notice.kind for notice in notices] == ["lost", "recovered"]
+        assert swarm.servers[1].recomputed_tokens == 0
+
+
+@pytest.mark.slow
+async def test_a_bind_is_acknowledged_amid_a_batch_that_takes_longer_than_that_is_waited_for() -> None:
+    slow, ids = Slow(), prompt(4, 200)
+    offers = Offer(0, 3, garble=slow), Offer(3, 6, blocks_per_s=1e6), Offer(3, 6)
+    async with begun(ids[:10], *offers) as (swarm, session, notices):
+        first, victim, _ = swarm.servers
+        slow.pause_s = ACK_S + 3
+        fed = asyncio.create_task(session.feed(ids[10:-1]))
+        await until(lambda: first.host.executor.queue_depth, CLEAN_S, "a batch runs")
+        await asyncio.sleep(0.3)
+        slow.pause_s = 0.0
+        victim.kill()
+        await fed
+        assert [notice.peers for notice in notices if notice.kind == "lost"] == [{victim.peer_id}]
+        await check_answer(swarm.model, session, ids, 3)
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from swarm.wire.messages import (
     Credit,
     Ready,
     SessionError,
+    SessionProgress,
     StartReplay,
     Step,
     StepResult,
@@ -252,6 +253,55 @@ def test_a_ready_of_an_older_epoch_does_not_count() -> None:
     client.ack(2, 3)
     client.session.on_ready(Ready(session=SESSION, epoch=1, stage=1, position=3))
     assert client.session.phase is Phase.REPLAYING
+
+
+def beat(client: Client, stage: int, **changes: int) -> SessionProgress:
+    fields = {"epoch": client.session.epoch, "executed_seq": -1, "credit": 0, **changes}
+    return SessionProgress(SESSION, stage=stage, **fields)
+
+
+def test_a_replay_comes_further_where_a_hop_that_lacks_it_says_a_new_position() -> None:
+    client = after_losing_the_middle()
+    assert not client.session.has_come_further(beat(client, 1, position=1)), "it is not under way"
+    client.ack(2, 3)
+    said = [(1, 0), (1, 2), (1, 2), (1, 1), (1, 99), (1, 100), (0, 3), (2, 3)]
+    heard = [client.session.has_come_further(beat(client, stage, position=at)) for stage, at in said]
+    assert heard == [False, True, False, False, True, False, False, False]
+    assert not client.session.has_come_further(beat(client, 1, position=3, epoch=1))
+
+
+def test_a_step_is_in_hand_where_the_oldest_one_has_not_been_executed() -> None:
+    client = bound("a", "b")
+    first, second = steps(client.step(1)) + steps(client.step(2))
+    assert client.session.has_in_hand(beat(client, 0, num_in_hand=2))
+    assert not client.session.has_in_hand(beat(client, 0, num_in_hand=1, executed_seq=first.seq))
+    assert not client.session.has_in_hand(beat(client, 1, num_in_hand=0))
+    assert not client.session.has_in_hand(beat(client, 1, num_in_hand=1, epoch=0))
+    client.answer(first)
+    assert client.session.has_in_hand(beat(client, 1, num_in_hand=1, executed_seq=first.seq))
+    client.answer(second)
+    assert not client.session.has_in_hand(beat(client, 1, num_in_hand=1, executed_seq=first.seq))
+
+
+def test_a_replay_is_in_hand_on_a_hop_that_lacks_it_alone() -> None:
+    client = after_losing_the_middle()
+    assert not client.session.has_in_hand(beat(client, 1, num_in_hand=1)), "no route stands"
+    client.ack(2, 3)
+    heard = [client.session.has_in_hand(beat(client, stage, num_in_hand=1)) for stage in range(3)]
+    assert heard == [False, True, False]
+    client.ready(1)
+    assert not client.session.has_in_hand(beat(client, 1, num_in_hand=1)), "nothing is asked"
+
+
+def test_a_ready_counts_once_and_only_from_a_hop_that_lacks_something() -> None:
+    client = after_losing_the_middle()
+    client.ack(2, 3)
+    ready = Ready(session=SESSION, epoch=client.session.epoch, stage=1, position=3)
+    assert client.session.awaits(ready)
+    assert not client.session.awaits(Ready(session=SESSION, epoch=1, stage=1, position=3))
+    assert not client.session.awaits(Ready(session=SESSION, epoch=client.session.epoch, stage=2, position=3))
+    client.session.on_ready(ready)
+    assert not client.session.awaits(ready)
 
 
 def test_a_lost_first_hop_is_fed_from_token_ids_in_chunks() -> None:

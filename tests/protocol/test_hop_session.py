@@ -281,6 +281,26 @@ def test_steps_run_one_after_the_other() -> None:
     assert [type(effect) for effect in effects] == [SendNext, Execute]
 
 
+def test_steps_in_hand_are_those_that_wait_or_run_and_that_somebody_waits_for() -> None:
+    hop = bound()
+    assert hop.session.num_in_hand == 0
+    hop.step(0, 1)
+    hop.step(1, 2)
+    assert hop.session.num_in_hand == 2
+    hop.session.executed([2])
+    assert hop.session.num_in_hand == 1
+    hop.bind(epoch=2)
+    assert hop.session.num_in_hand == 0, "the one that runs is of an older epoch"
+
+
+def test_nothing_is_in_hand_of_a_session_that_was_let_go() -> None:
+    hop = bound()
+    hop.step(0, 1)
+    hop.step(1, 2)
+    hop.session.let_go()
+    assert hop.session.num_in_hand == 0
+
+
 def test_after_a_refusal_the_rest_of_the_attempt_is_dropped() -> None:
     # The second step would fit inside the old contents, though what it continues was refused.
     hop = bound()
@@ -506,6 +526,12 @@ def test_an_overflow_behind_the_computation_leaves_the_hop_ahead() -> None:
     assert refusal(hop.session.overflowed(send.message)).code == "busy"
     assert hop.session.position == 1
     assert hop.step(0, 1, attempt=1) == [Execute(0, 1, [1])]
+
+
+def test_an_overflow_of_a_replay_is_told() -> None:
+    hop = bound()
+    state = StateStep(epoch=1, position=0, num_tokens=1, base_tag=name(), tag=name(1), stop_stage=1)
+    assert refusal(hop.session.overflowed(state)).code == "busy"
 
 
 def test_an_overflow_of_an_older_epoch_is_nobodys_business() -> None:

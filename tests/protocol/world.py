@@ -269,7 +269,7 @@ class Server:
         stream = self.out.get(session.key)
         if stream is None or send.epoch != session.epoch:
             return
-        if isinstance(send.message, Step) and self.world.chance(self.world.refusals):
+        if isinstance(send.message, Step | StateStep) and self.world.chance(self.world.refusals):
             self.world.counts["overflows"] += 1
             self.carry_out(session, session.overflowed(send.message))
         else:

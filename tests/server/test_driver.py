@@ -125,12 +125,18 @@ async def test_steps_that_wait_are_bounded_over_all_sessions_of_a_client_and_no_
             async with asyncio.timeout(5):
                 await idle.has_room_for_more()
             feed(busy, 1)
-            waiting = asyncio.create_task(idle.has_room_for_more())
-            assert await is_waiting(waiting)
+            waiting = [asyncio.create_task(busy.has_room_for_more())]
+            async with asyncio.timeout(5):
+                await idle.has_room_for_more()  # what decodes does not wait for what is read in
+            for seq in (2, 3):
+                feed(busy, seq)
+            waiting.append(asyncio.create_task(idle.has_room_for_more()))
+            for task in waiting:
+                assert await is_waiting(task)
             async with asyncio.timeout(5):
                 await other.has_room_for_more()
                 runner.gate.set()
-                await waiting
+                await asyncio.gather(*waiting)
     assert it.buffers.accepted.held == 0
 
 

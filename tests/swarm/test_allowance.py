@@ -26,6 +26,17 @@ def test_a_peer_is_bounded_over_all_of_its_holders() -> None:
     assert not other.is_exhausted
 
 
+def test_a_holder_that_has_nothing_yet_gets_something_until_its_peer_holds_twice_as_much() -> None:
+    all_peers = Allowances(per_peer=100, in_all=1000)
+    first, second = all_peers.open(ALICE), all_peers.open(ALICE)
+    first.note(199)
+    assert first.is_exhausted
+    assert not second.is_exhausted
+    second.note(1)
+    assert second.is_exhausted
+    assert all_peers.open(ALICE).is_exhausted
+
+
 def test_what_is_given_back_may_be_held_again() -> None:
     all_peers = Allowances(per_peer=100, in_all=1000)
     held = all_peers.open(ALICE)

@@ -41,11 +41,11 @@ class Told:
     """A session that remembers what it is told."""
 
     def __init__(self) -> None:
-        self.in_hand: list[SessionProgress] = []
+        self.told: list[SessionProgress] = []
 
-    def on_in_hand(self, peer_id: PeerId, progress: SessionProgress) -> None:
+    def on_progress(self, peer_id: PeerId, progress: SessionProgress) -> None:
         assert peer_id == PEER
-        self.in_hand.append(progress)
+        self.told.append(progress)
 
     def on_message(self, peer_id: PeerId, message: Message) -> None:
         raise AssertionError(message)
@@ -79,9 +79,9 @@ async def test_a_server_that_computes_slowly_or_has_nothing_to_do_is_not_lost() 
         assert (await heard(*told))[1] == "all is said"
 
 
-async def test_a_session_hears_of_its_own_steps_that_a_server_has_in_hand() -> None:
+async def test_a_session_hears_how_far_it_is_and_not_how_far_others_are() -> None:
     def said(session: SessionId, num_in_hand: int) -> Heartbeat:
         return Heartbeat(sessions=(SessionProgress(session, 1, 0, 5, 9, num_in_hand),))
 
     told, _ = await heard(said(OTHERS, 1), said(OURS, 0), said(OURS, 2))
-    assert [progress.num_in_hand for progress in told.in_hand] == [2]
+    assert [progress.num_in_hand for progress in told.told] == [0, 2]

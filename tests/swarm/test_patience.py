@@ -26,11 +26,10 @@ def test_a_route_on_which_nothing_moves_is_bound_anew_and_then_given_up() -> Non
     assert patience.judge(RECOVER_S + 1) is Verdict.GIVE_UP
 
 
-def told_until(end_s: int) -> Patience:
-    """A server has said once a second that it has the step in hand."""
+def told_until(end_s: float) -> Patience:
+    """Servers have said until then that they have the step in hand."""
     patience = waiting()
-    for now_s in range(end_s + 1):
-        patience.in_hand(now_s)
+    patience.in_hand(end_s)
     return patience
 
 
@@ -45,7 +44,15 @@ def test_a_server_that_says_for_ever_that_it_has_a_step_in_hand_is_left() -> Non
     patience = told_until(10_000)
     assert patience.judge(IN_HAND_S + STALL_S) is Verdict.WAIT
     assert patience.judge(IN_HAND_S + STALL_S + 1) is Verdict.REBIND
-    assert patience.judge(IN_HAND_S + RECOVER_S + 1) is Verdict.GIVE_UP
+
+
+def test_the_next_server_is_believed_as_long_but_all_of_them_only_twice_as_long_as_one() -> None:
+    patience = told_until(10_000)
+    bound_s = IN_HAND_S + STALL_S + 1
+    patience.bind(bound_s)
+    assert patience.judge(bound_s + IN_HAND_S) is Verdict.WAIT
+    assert patience.judge(2 * IN_HAND_S + RECOVER_S) is Verdict.WAIT
+    assert patience.judge(2 * IN_HAND_S + RECOVER_S + 1) is Verdict.GIVE_UP
 
 
 def test_what_was_in_hand_before_a_result_says_nothing_about_the_next_step() -> None:
@@ -55,11 +62,22 @@ def test_what_was_in_hand_before_a_result_says_nothing_about_the_next_step() -> 
     assert patience.judge(101 + STALL_S) is Verdict.REBIND
 
 
-def test_a_step_in_hand_does_not_prolong_the_wait_for_room() -> None:
+def test_a_step_that_is_taken_after_a_refusal_is_waited_for_as_any_other() -> None:
     patience = waiting()
     patience.refuse(1.0)
-    patience.in_hand(RECOVER_S + 2)
-    assert patience.judge(RECOVER_S + 2) is Verdict.GIVE_UP
+    for now_s in range(2, 100):
+        patience.in_hand(now_s)
+        assert patience.judge(now_s) is Verdict.WAIT
+    assert patience.judge(100 + RECOVER_S) is Verdict.GIVE_UP
+
+
+def test_sessions_that_compute_and_are_refused_in_turn_do_not_go_on_for_ever() -> None:
+    patience = waiting()
+    for now_s in range(1, 10_000):
+        patience.refuse(now_s)
+        patience.in_hand(now_s)
+        patience.progress(now_s)
+    assert patience.judge(10_000) is Verdict.GIVE_UP
 
 
 def test_replays_do_not_prolong_the_wait_for_room() -> None:
