@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from server.buffers import Buffers
 from server.executor import Executor
 from server.kv_cache import KVFull, KVGone
 from server.overloaded import Overloaded
@@ -19,7 +20,6 @@ from server.rooms import Rooms
 from server.session_effects import Effect, Execute, Link, SendNext, Tell
 from server.sessions import HopSession
 from server.work import Work
-from swarm.allowance import Allowances
 from swarm.background import running
 from swarm.errors import ContextTooLong, PeerUnreachable
 from swarm.outgoing import Outgoing
@@ -37,16 +37,6 @@ class OpenChain(Protocol):
 
     async def __call__(self, next_hop: NextHop, hello: Hello) -> FrameStream:
         """Open a chain stream and greet. Raises PeerUnreachable."""
-
-
-class Buffers:
-    """What clients may make this server hold in memory beside KV and logs, over all of their sessions."""
-
-    def __init__(self) -> None:
-        self.accepted = Allowances(per_peer=128 << 20, in_all=1 << 30)
-        """Steps that came and have not run."""
-        self.queued = Allowances(per_peer=256 << 20, in_all=2 << 30)
-        """Results that a slow successor, or the client itself, has not taken."""
 
 
 class SessionDriver:

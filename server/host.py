@@ -10,7 +10,8 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from server.driver import Buffers, OpenChain, SessionDriver
+from server.buffers import Buffers
+from server.driver import OpenChain, SessionDriver
 from server.executor import Executor
 from server.kv_cache import KVFull, KVGone, KVPool
 from server.kv_extents import Pair

@@ -9,7 +9,8 @@ from typing import cast
 import msgspec
 import torch
 
-from server.driver import MAX_UNREAD_STEPS, Buffers, SessionDriver
+from server.buffers import Buffers
+from server.driver import MAX_UNREAD_STEPS, SessionDriver
 from server.executor import Executor
 from server.host import Host
 from server.kv_cache import KVPool
