@@ -8,13 +8,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from server.buffers import Buffers
 from server.executor import Executor
-from server.kv_cache import KVFull, KVGone
+from server.kv_cache import KVFull, KVGone, KVLost
 from server.overloaded import Overloaded
 from server.rooms import Rooms
 from server.session_effects import Effect, Execute, Link, SendNext, Tell
@@ -190,8 +190,8 @@ class SessionDriver:
             output = await self._executed(job)
         except (KVFull, Overloaded) as error:
             effects = self.session.failed("busy", str(error))
-        except KVGone:
-            effects = self.session.forgotten()
+        except KVGone as error:
+            effects = self.session.forgotten(is_lost=isinstance(error, KVLost))
         except ContextTooLong as error:
             effects = self.session.failed("too_long", str(error))
         except Exception:
@@ -207,6 +207,8 @@ class SessionDriver:
         self.carry_out(effects)
 
     async def _executed(self, job: Execute) -> torch.Tensor:
+        if self.session.will_pass_on_state:
+            await self.outgoing.wait_for_room()
         key = self.session.key
         hidden: torch.Tensor = job.payload.to(self._dtype)
         end = job.position + job.num_tokens
@@ -284,17 +286,11 @@ class SessionDriver:
     def _send_next(self, send: SendNext) -> None:
         if send.epoch != self.outgoing.epoch:
             return
-        payload = (send.payload,)
-        if not self.outgoing.send(send.message, (lambda: payload) if send.is_logged else payload):
+        payload = send.payload
+        tensors = (lambda: (payload(),)) if send.is_logged else (payload,)
+        if not self.outgoing.send(send.message, tensors):
             self.carry_out(self.session.overflowed(send.message))
 
     def _on_broken(self, epoch: int) -> None:
         self._successor = None
         self.carry_out(self.session.link_lost(epoch))
-
-
-def is_hidden(tensors: tuple[Any, ...], num_tokens: int, hidden_size: int) -> bool:
-    """Tell whether `tensors` are the hidden states that a step of `num_tokens` must carry."""
-    if len(tensors) != 1 or tensors[0].dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return False
-    return tuple(tensors[0].shape) == (num_tokens, hidden_size)

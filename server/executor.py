@@ -96,7 +96,7 @@ class Executor:
     @property
     def progress(self) -> int:
         """Grows with every block, batch and call: if it stands still while some wait, the thread is stuck."""
-        return self.num_batches + self._num_answered + self._runner.progress
+        return self.num_batches + self._num_answered + self._runner.progress + self._pool.progress
 
     @property
     def queue_depth(self) -> int:

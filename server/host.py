@@ -13,7 +13,7 @@ import torch
 from server.buffers import Buffers
 from server.driver import OpenChain, SessionDriver
 from server.executor import Executor
-from server.kv_cache import KVFull, KVGone, KVPool
+from server.kv_cache import KVFull, KVLost, KVPool
 from server.kv_extents import Pair
 from server.making_room import make_room_forever
 from server.replay_log import LogBudget
@@ -250,7 +250,9 @@ class Host:
         try:
             if not await self.rooms.wake(key):
                 raise Refused("busy", "no room to bring the session back")
-        except KVGone as error:
+        except KVLost as error:
+            if session.is_idle:
+                session.drop_cache()
             raise Refused("gap", str(error)) from error
         cache = self.rooms.cache(key)
         pairs = await self.executor.call(functools.partial(self.rooms.pool.export_pages, cache, position))

@@ -32,6 +32,10 @@ class KVGone(ValueError):
     """A step would go on from keys that are not here any more: only position 0 is left."""
 
 
+class KVLost(KVGone):
+    """All that a session had is gone, not only what this step needs."""
+
+
 class KVPool:
     """All KV memory of a server, counted in pages."""
 
@@ -159,6 +163,11 @@ class KVPool:
             spilled, cache.spilled = cache.spilled, None
         if spilled is not None:
             spilled.close()
+
+    @property
+    def progress(self) -> int:
+        """Grows while something is spilled or restored. From any thread."""
+        return self._spill_to.progress if self._spill_to else 0
 
     def spill(self, cache: SessionCache, is_idle: Callable[[], bool] = lambda: True) -> bool:
         """Write the session's own pages to disk and free them; False if that is not possible.

@@ -43,6 +43,7 @@ class SpilledPages:
         tensor = torch.empty(shape, dtype=dtype, device="cpu")
         if tensor.numel():
             _read_all(self._file, _bytes_of(tensor))
+        self._store.progress += 1
         return tensor.to(device)
 
 
@@ -52,6 +53,8 @@ class SpillStore:
     def __init__(self, limit_bytes: int, directory: Path | None = None) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self.progress = 0
+        """Tensors written and read: shows that a long spill moves. One thread changes it."""
         self._directory = directory
         self._lock = threading.Lock()
 
@@ -71,6 +74,7 @@ class SpillStore:
                 for half in (half for pair in layers if pair for half in pair):
                     if half.numel():
                         _write_all(file, _bytes_of(half.cpu().contiguous()))
+                    self.progress += 1
             except OSError:
                 file.close()
                 raise

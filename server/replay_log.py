@@ -6,6 +6,7 @@ Payloads are opaque here: they can be sliced along their tokens, and a function 
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from swarm.wire.messages import StartReplay, StateStep
@@ -165,8 +166,10 @@ class LogBudget:
 
 def replayed_steps(
     order: StartReplay, log: ReplayLog, tag_at: Callable[[int], int | None]
-) -> Iterator[tuple[StateStep, Payload]]:
+) -> Iterator[tuple[StateStep, Callable[[], Payload]]]:
     """What a StartReplay asks for; decode steps are joined, so that a replay costs what a prefill does.
+
+    Payloads are made when they are called for: joined, they lie in memory a second time.
 
     `tag_at(position)` names the contents up to a step boundary; the log is cut nowhere else.
     """
@@ -182,7 +185,7 @@ def replayed_steps(
             tag=tag,
             stop_stage=order.stop_stage,
         )
-        yield step, log.join(parts)
+        yield step, partial(log.join, parts)
         start, base_tag = end, tag
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from server.executor import Executor
-from server.kv_cache import KVGone, KVPool, SessionCache
+from server.kv_cache import KVLost, KVPool, SessionCache
 from server.session_effects import Room, SessionKey
 from server.session_table import KVRooms
 from server.waiting_line import Rank, WaitingLine, rank_of
@@ -75,7 +75,7 @@ class Rooms(KVRooms):
     async def wake(self, key: SessionKey, position: int = 0) -> bool:
         """Bring a spilled cache back, with room up to `position`; False if there is none now, or no session.
 
-        What was granted before it was spilled may be taken: then it waits in line as any other. Raises KVGone
+        What was granted before it was spilled may be taken: then it waits in line as any other. Raises KVLost
         if it cannot be read back; it is empty then.
         """
         cache = self._caches.get(key)
@@ -103,7 +103,7 @@ class Rooms(KVRooms):
         except OSError as error:
             logger.warning("a session that was put aside cannot be read back: %s", error)
             self.empty(key)
-            raise KVGone("what was put aside cannot be read back") from error
+            raise KVLost("what was put aside cannot be read back") from error
         if is_back:
             self.line.leave(key)
             self._unsure.add(key)

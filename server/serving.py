@@ -10,11 +10,11 @@ import time
 from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
-from server.driver import SessionDriver, is_hidden
+from server.driver import SessionDriver
 from server.host import Host
 from server.page_copy import MAX_PAGES_FRAME_BYTES, PageCopies
 from server.session_table import Refused
-from server.tensor_payloads import is_finite
+from server.tensor_payloads import is_finite, is_hidden
 from swarm.background import running
 from swarm.errors import PeerUnreachable
 from swarm.streams import FRAME_S, VAIN_STREAM_S, EndOfStream, FrameStream

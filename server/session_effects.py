@@ -48,7 +48,7 @@ class Execute:
 class SendNext:
     """Effect: send along the outgoing chain stream of `epoch`.
 
-    What `is_logged` lies in the replay log's memory anyway, and waits without counting once more.
+    What `is_logged` lies in the replay log's memory: its payload is made by a call, when its turn comes.
     """
 
     epoch: int

@@ -199,6 +199,12 @@ class HopSession:
         running = self._running
         return running is not None and self.let_go_epoch < running.message.epoch == self.epoch
 
+    @property
+    def will_pass_on_state(self) -> bool:
+        """Whether what runs now is a part of a replay that the successor lacks as well."""
+        message = self._running.message if self._running else None
+        return isinstance(message, StateStep) and self.stage < message.stop_stage
+
     def let_go(self) -> None:
         """Nobody speaks for the session any more: what waits does not run.
 
@@ -274,22 +280,29 @@ class HopSession:
         self._planned = self._done.copy()
         return self._refuse(last.message, code, reason, BUSY_RETRY_MS if code == "busy" else 0)
 
-    def forgotten(self) -> list[Effect]:
+    def forgotten(self, *, is_lost: bool = False) -> list[Effect]:
         """The running step goes back to what the blocks' windows have left behind: the next finds a gap.
 
-        To the client it is a cache that was given up: the gap lies below its commit.
+        With `is_lost` the whole cache is gone, whichever epoch the step was of. To the client it is a cache
+        that was given up: the gap lies below its commit.
         """
-        assert self._running is not None, "forgotten() without a running step"
-        if self._running.message.epoch == self.epoch:
-            self._done = Boundaries()
-            self.log.truncate(0)
-            self.credit = 0
-        return self.failed("gap", "this server no longer holds what the step continues")
+        work, self._running = self._running, None
+        assert work is not None, "forgotten() without a running step"
+        if work.message.epoch != self.epoch and not is_lost:
+            return self._start()
+        last = self._waiting[-1] if self._waiting else work
+        self._waiting.clear()
+        self.drop_cache()
+        if last.message.epoch != self.epoch:
+            return []
+        return self._refuse(last.message, "gap", "this server no longer holds what the step continues")
 
     def overflowed(self, message: Message) -> list[Effect]:
         """The outgoing queue had no room for `message`: the client tries again, we stay ahead."""
         if not isinstance(message, Step | StateStep) or message.epoch != self.epoch:
             return []
+        if isinstance(message, StateStep):  # to leave us for want of room would help nobody
+            return self._refuse(message, "gap", "the next server does not keep up with the replay")
         return self._refuse(message, "busy", "the next server does not keep up", BUSY_RETRY_MS)
 
     def link_lost(self, epoch: int) -> list[Effect]:

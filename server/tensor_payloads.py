@@ -1,5 +1,7 @@
 """Hidden states as the replay logs see them: something that has bytes and can be joined."""
 
+from typing import Any
+
 import torch
 
 
@@ -22,3 +24,10 @@ def is_finite(tensor: torch.Tensor) -> bool:
         return True
     least, most = torch.aminmax(tensor)
     return bool(torch.isfinite(least) and torch.isfinite(most))
+
+
+def is_hidden(tensors: tuple[Any, ...], num_tokens: int, hidden_size: int) -> bool:
+    """Tell whether `tensors` are the hidden states that a step of `num_tokens` must carry."""
+    if len(tensors) != 1 or tensors[0].dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return False
+    return tuple(tensors[0].shape) == (num_tokens, hidden_size)

@@ -65,10 +65,18 @@ class Inputs:
 
     def read(self, start: int, end: int) -> torch.Tensor:
         """Input of the first block for `[start, end)`, `[tokens, hidden]`."""
+        return self.later(start, end)()
+
+    def later(self, start: int, end: int) -> Callable[[], torch.Tensor]:
+        """What `read` gives now, whatever happens until it is made: a replay need not lie in memory."""
         ids = self._ids[start:end]
         if -1 not in ids:
-            return self._embed(ids, start)
-        return torch.stack([self._row(index) for index in range(start, end)])
+            return lambda: self._embed(ids, start)
+        rows = [self._hidden.get(index) for index in range(start, end)]
+        given = list(enumerate(zip(ids, rows, strict=True), start))
+        return lambda: torch.stack(
+            [self._embed([token], index)[0] if row is None else row for index, (token, row) in given]
+        )
 
     def fork(self, position: int) -> "Inputs":
         """The first `position` inputs."""
@@ -76,8 +84,3 @@ class Inputs:
         child._ids = self._ids[:position]
         child._hidden = {index: row for index, row in self._hidden.items() if index < position}
         return child
-
-    def _row(self, index: int) -> torch.Tensor:
-        if index in self._hidden:
-            return self._hidden[index]
-        return self._embed([self._ids[index]], index)[0]

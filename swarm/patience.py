@@ -67,8 +67,9 @@ class Patience:
         return None if paused_s is None else now_s - paused_s
 
     def refuse(self, now_s: float) -> None:
-        """A server has no room."""
+        """A server has no room. What was in hand before is refused with it."""
         self.busy_s = min(self.busy_s, now_s)
+        self.in_hand_s = -math.inf
 
     def bind(self, now_s: float) -> None:
         """A route is bound."""

@@ -129,6 +129,8 @@ class ClientSession:
     _relays: set[tuple[PeerId, PeerId]] = field(default_factory=set)
     _replays: deque[Replay] = field(default_factory=deque)
     _unready: set[int] = field(default_factory=set)
+    _fed: set[int] = field(default_factory=set)
+    """Stages that compute in a replay, or receive pages: those that lack nothing too."""
     _replayed: dict[int, int] = field(default_factory=dict)
     """How far replays have come by stage, as heartbeats say."""
     _bound_commit: int = 0
@@ -180,7 +182,7 @@ class ClientSession:
             return False
         if self.phase is Phase.READY:
             return self.outbox.oldest_seq > progress.executed_seq
-        return self.awaits(progress)
+        return self.phase is Phase.REPLAYING and progress.stage in self._fed
 
     def step(self, labels: Sequence[int], rows: int) -> tuple[int, list[Effect]]:
         """Append n >= 0 tokens and ask for the last `rows` outputs; returns the step's number too."""
@@ -314,6 +316,7 @@ class ClientSession:
     def _next_copies(self) -> list[Effect]:
         """Have retiring servers copy their pages to those that take their place; then the replays."""
         self._unready = set(self._handover.receiving)
+        self._fed = set(self._handover.receiving)
         if not self._unready:
             return self._next_replay()
         return [
@@ -500,6 +503,7 @@ class ClientSession:
             return [*(TellPeer(peer, farewell) for peer in self._handover.end()), *self._send()]
         replay = self._replays.popleft()
         self._unready = set(replay.lacking)
+        self._fed = set(range(replay.source + 1, replay.stop + 1))
         if replay.source == CLIENT:
             return self._replay_from_ids(replay)
         order = StartReplay(

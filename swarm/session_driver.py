@@ -167,8 +167,8 @@ class SessionDriver:
         step = effect.step
         start, end = step.position, step.position + step.num_tokens
         if isinstance(effect, SendState):
-            inputs = self._inputs.fork(end)
-            self._chains.send(step, lambda: (inputs.read(start, end),))
+            make = self._inputs.later(start, end)
+            self._chains.send(step, lambda: (make(),))
             return
         self.counters.steps_out += 1
         hidden = self._inputs.read(start, end)

@@ -293,6 +293,14 @@ def test_a_replay_is_in_hand_on_a_hop_that_lacks_it_alone() -> None:
     assert not client.session.has_in_hand(beat(client, 1, num_in_hand=1)), "nothing is asked"
 
 
+def test_a_hop_that_computes_for_one_behind_it_has_a_replay_in_hand_as_well() -> None:
+    client = after_losing_the_middle()
+    client.ack(0, 3, log_from=3)
+    client.ack(2, 3)
+    heard = [client.session.has_in_hand(beat(client, stage, num_in_hand=1)) for stage in range(3)]
+    assert heard == [True, True, False]
+
+
 def test_a_ready_counts_once_and_only_from_a_hop_that_lacks_something() -> None:
     client = after_losing_the_middle()
     client.ack(2, 3)

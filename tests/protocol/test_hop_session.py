@@ -129,7 +129,9 @@ def refusal(effects: list[Effect]) -> SessionError:
 
 
 def sent(effects: list[Effect]) -> list[tuple[int, Any]]:
-    return [(effect.message.position, effect.payload) for effect in effects if isinstance(effect, SendNext)]  # type: ignore[attr-defined]
+    sends = [effect for effect in effects if isinstance(effect, SendNext)]
+    payloads = [send.payload() if send.is_logged else send.payload for send in sends]
+    return [(send.message.position, payload) for send, payload in zip(sends, payloads, strict=True)]  # type: ignore[attr-defined]
 
 
 # --- rule 7: binding ------------------------------------------------------------------------------
@@ -531,7 +533,19 @@ def test_an_overflow_behind_the_computation_leaves_the_hop_ahead() -> None:
 def test_an_overflow_of_a_replay_is_told() -> None:
     hop = bound()
     state = StateStep(epoch=1, position=0, num_tokens=1, base_tag=name(), tag=name(1), stop_stage=1)
-    assert refusal(hop.session.overflowed(state)).code == "busy"
+    assert refusal(hop.session.overflowed(state)).code == "gap"
+
+
+def test_a_part_of_a_replay_that_the_successor_lacks_waits_for_it() -> None:
+    hop = Hop()
+    hop.bind(commit=9)
+    seen = []
+    for stop in (1, 0):
+        assert isinstance(hop.state(hop.session.position, 1, stop=stop)[0], Execute)
+        seen.append(hop.session.will_pass_on_state)
+        hop.session.executed([2])
+    assert seen == [True, False]
+    assert not hop.session.will_pass_on_state
 
 
 def test_an_overflow_of_an_older_epoch_is_nobodys_business() -> None:

@@ -34,7 +34,7 @@ def replay(log: ReplayLog, start: int, end: int) -> list[tuple[int, int, int, in
         session=bytes(16), epoch=1, start=start, start_tag=10 * start, end=end, end_tag=10 * end, stop_stage=1
     )
     steps = replayed_steps(order, log, lambda position: 10 * position)
-    return [(step.position, step.num_tokens, step.base_tag, step.tag, payload) for step, payload in steps]
+    return [(step.position, step.num_tokens, step.base_tag, step.tag, payload()) for step, payload in steps]
 
 
 def test_an_empty_log_covers_nothing() -> None:

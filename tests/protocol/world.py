@@ -273,7 +273,7 @@ class Server:
             self.world.counts["overflows"] += 1
             self.carry_out(session, session.overflowed(send.message))
         else:
-            stream.frames.append((send.message, send.payload))
+            stream.frames.append((send.message, send.payload() if send.is_logged else send.payload))
 
     def finish(self, index: int) -> None:
         session, work = self.running.pop(index)

@@ -54,6 +54,26 @@ def test_a_step_of_an_older_epoch_that_finds_nothing_costs_the_new_one_nothing()
     assert hop.session.position == 2
 
 
+def test_a_cache_that_is_lost_under_a_step_of_an_older_epoch_is_lost_for_the_new_one_too() -> None:
+    hop = bound()
+    hop.run(hop.step(0, 1, 2, 3, 4))
+    hop.step(2, 5)
+    hop.bind(epoch=2, commit=2, at=(0, 2))
+    assert hop.session.forgotten(is_lost=True) == []
+    assert (hop.session.position, hop.session.log.end) == (0, 0)
+    assert refusal(hop.step(2, 6)).code == "gap"
+
+
+def test_steps_of_a_new_epoch_that_wait_on_a_lost_cache_are_refused() -> None:
+    hop = bound()
+    hop.run(hop.step(0, 1, 2, 3, 4))
+    hop.step(2, 5)
+    hop.bind(epoch=2, commit=2, at=(0, 2))
+    assert hop.step(2, 6) == []
+    error = refusal(hop.session.forgotten(is_lost=True))
+    assert (error.code, error.epoch, hop.session.num_waiting) == ("gap", 2, 0)
+
+
 def test_whatever_a_client_has_in_flight_can_be_taken_back() -> None:
     assert Window().tokens <= ROLLBACK_TOKENS
 

@@ -220,7 +220,9 @@ def test_spilling_frees_the_pages_and_restoring_is_exact_to_the_bit(tmp_path: Pa
     for layer, keys in enumerate(written):
         cache.write(layer, 0, keys, keys * 2)
     cache.used = 50
+    before = pool.progress
     assert pool.spill(cache)
+    assert pool.progress == before + 2 * len(SPAN), "keys and values of every block show that it moves"
     assert (pool.pages_in_use, cache.layers) == (0, [None, None])
     assert store.used_bytes > 0
     assert list(tmp_path.iterdir()) == [], "the file has no name"

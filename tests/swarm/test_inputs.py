@@ -40,3 +40,13 @@ def test_ids_and_hidden_states_are_read_back_by_position(inputs: Inputs) -> None
     inputs.append_hidden(torch.full((1, 4), 9.0))
     assert inputs.read(1, 3)[:, 0].tolist() == [2.0, 9.0]
     assert inputs.fork(2).ids == [1, 2]
+
+
+def test_what_is_made_later_is_what_was_there_when_it_was_asked_for(inputs: Inputs) -> None:
+    inputs.append_ids([1, 2, 3])
+    inputs.append_hidden(torch.full((1, 4), 9.0))
+    ids, mixed = inputs.later(0, 2), inputs.later(2, 4)
+    inputs.truncate(0)
+    inputs.append_ids([7, 7, 7, 7])
+    assert ids()[:, 0].tolist() == [1.0, 2.0]
+    assert mixed()[:, 0].tolist() == [3.0, 9.0]

@@ -71,6 +71,14 @@ def test_a_step_that_is_taken_after_a_refusal_is_waited_for_as_any_other() -> No
     assert patience.judge(100 + RECOVER_S) is Verdict.GIVE_UP
 
 
+def test_what_was_in_hand_before_a_refusal_does_not_prolong_the_wait_for_room() -> None:
+    patience = waiting()
+    patience.refuse(1.0)
+    patience.in_hand(RECOVER_S)
+    patience.refuse(RECOVER_S + 1)
+    assert patience.judge(RECOVER_S + 2) is Verdict.GIVE_UP
+
+
 def test_sessions_that_compute_and_are_refused_in_turn_do_not_go_on_for_ever() -> None:
     patience = waiting()
     for now_s in range(1, 10_000):
