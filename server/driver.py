@@ -207,7 +207,7 @@ class SessionDriver:
         self.carry_out(effects)
 
     async def _executed(self, job: Execute) -> torch.Tensor:
-        if self.session.will_pass_on_state:
+        if self._is_replaying and self.session.will_pass_on_state:
             await self.outgoing.wait_for_room()
         key = self.session.key
         hidden: torch.Tensor = job.payload.to(self._dtype)

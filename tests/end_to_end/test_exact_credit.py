@@ -67,6 +67,7 @@ async def test_a_session_that_no_server_has_room_for_hears_that_they_are_busy() 
         client = await swarm.client()
         async with client.session() as session:
             await session.feed(prompt(4, 60))
+            session.driver.patience.recover_s = 6.0
             with pytest.raises(PeerBusy):
                 await session.feed(prompt(5, 60))
             assert session.position == 60
