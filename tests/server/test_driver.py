@@ -27,7 +27,8 @@ from swarm.streams import VAIN_STREAM_S, FrameStream, StreamRules
 from swarm.transport import Transport
 from swarm.wire.blocks import PeerId, SessionId
 from swarm.wire.frames import FROM_CHAIN, MAX_CHAIN_FRAME_BYTES
-from swarm.wire.messages import Bind, Credit, Hello, Message, NextHop, Step, WantCredit
+from swarm.wire.messages import Bind, Credit, Hello, Message, NextHop, StateStep, Step, WantCredit
+from tests.end_to_end.swarm import until
 from tests.resumptions import Resumptions
 from tests.server.page_servers import CLIENT, EVERYTHING, SESSION, Server, serving, stream_pair
 from tests.server.test_executor import ALICE, BOB, SPAN, FakeRunner
@@ -109,6 +110,10 @@ def step_at(seq: int, epoch: int = 0, at: int | None = None) -> Step:
     )
 
 
+def state_at(place: int) -> StateStep:
+    return StateStep(epoch=0, position=8 * place, num_tokens=8, base_tag=place, tag=place + 1, stop_stage=1)
+
+
 async def is_waiting(task: asyncio.Task[None]) -> bool:
     await asyncio.sleep(0.02)
     return not task.done()
@@ -139,6 +144,24 @@ async def test_steps_that_wait_are_bounded_over_all_sessions_of_a_client_and_no_
                 runner.gate.set()
                 await asyncio.gather(*waiting)
     assert it.buffers.accepted.held == 0
+
+
+async def test_a_replay_is_computed_no_faster_than_the_successor_takes_it() -> None:
+    runner = FakeRunner()
+    async with bench(runner) as it:
+        it.buffers.queued = Allowances(per_peer=1, in_all=1)
+        driver = it.driver(ALICE)
+        async with running(driver.run_forever()):
+            bind(driver, next_hop=NextHop(peer=BOB))
+            for place in range(2):
+                driver.on_frame(state_at(place), torch.zeros(8, 4))
+            waiting = asyncio.create_task(driver.wait_until_idle())
+            await until(lambda: driver.session.counters.executed_tokens == 8, 5, "the first part is computed")
+            assert await is_waiting(waiting)
+            assert (runner.batches, it.told) == ([[(0, 8)]], [])
+            bind(driver, epoch=1, next_hop=NextHop(peer=BOB))
+            async with asyncio.timeout(5):
+                await waiting
 
 
 async def test_sending_again_what_another_hop_refuses_is_no_use_of_a_session() -> None:
