@@ -22,7 +22,7 @@ from swarm.errors import LocalProtocolError
 from swarm.handover import Handover, Retiring
 from swarm.history import MAX_INSIDE, History
 from swarm.outbox import Outbox
-from swarm.replays import CLIENT, Holding, Replay, plan_replays
+from swarm.replays import CLIENT, Feeding, Holding, Replay, plan_replays
 from swarm.session_effects import (
     Broken,
     Deliver,
@@ -128,11 +128,7 @@ class ClientSession:
     _acks: dict[int, BindAck] = field(default_factory=dict)
     _relays: set[tuple[PeerId, PeerId]] = field(default_factory=set)
     _replays: deque[Replay] = field(default_factory=deque)
-    _unready: set[int] = field(default_factory=set)
-    _fed: set[int] = field(default_factory=set)
-    """Stages that compute in a replay, or receive pages: those that lack nothing too."""
-    _replayed: dict[int, int] = field(default_factory=dict)
-    """How far replays have come by stage, as heartbeats say."""
+    _feeding: Feeding = field(default_factory=Feeding)
     _bound_commit: int = 0
     _num_failures: int = 0
     _num_gaps: int = 0
@@ -165,16 +161,15 @@ class ClientSession:
 
     def awaits(self, said: Ready | SessionProgress) -> bool:
         """Tell whether what a hop says is about what it lacked when it was bound."""
-        is_ours = said.epoch == self.epoch and said.stage in self._unready
+        is_ours = said.epoch == self.epoch and said.stage in self._feeding.lacking
         return is_ours and self.phase is Phase.REPLAYING
 
     def has_come_further(self, progress: SessionProgress) -> bool:
         """Tell whether a replay has come further on a hop than we have heard before."""
         if not self.awaits(progress):
             return False
-        before = self._replayed.setdefault(progress.stage, self._acks[progress.stage].position)
-        self._replayed[progress.stage] = max(before, min(progress.position, self._bound_commit))
-        return self._replayed[progress.stage] > before
+        position, held = min(progress.position, self._bound_commit), self._acks[progress.stage].position
+        return self._feeding.has_come_further(progress.stage, position, held)
 
     def has_in_hand(self, progress: SessionProgress) -> bool:
         """Tell whether a hop has what we wait for among the steps in its hands."""
@@ -182,7 +177,7 @@ class ClientSession:
             return False
         if self.phase is Phase.READY:
             return self.outbox.oldest_seq > progress.executed_seq
-        return self.phase is Phase.REPLAYING and progress.stage in self._fed
+        return self.phase is Phase.REPLAYING and progress.stage in self._feeding.fed
 
     def step(self, labels: Sequence[int], rows: int) -> tuple[int, list[Effect]]:
         """Append n >= 0 tokens and ask for the last `rows` outputs; returns the step's number too."""
@@ -284,7 +279,7 @@ class ClientSession:
         self._acks.clear()
         self._left.clear()
         self._replays.clear()
-        self._replayed.clear()
+        self._feeding = Feeding()
         self._bound_commit = self.commit
         self.outbox.restart()
         packed = self.history.packed()
@@ -315,9 +310,8 @@ class ClientSession:
 
     def _next_copies(self) -> list[Effect]:
         """Have retiring servers copy their pages to those that take their place; then the replays."""
-        self._unready = set(self._handover.receiving)
-        self._fed = set(self._handover.receiving)
-        if not self._unready:
+        self._feeding.begin(self._handover.receiving, self._handover.receiving)
+        if not self._feeding.lacking:
             return self._next_replay()
         return [
             TellPeer(peer, self._copy_order(stage, peer)) for stage, peer in self._handover.receiving.items()
@@ -343,8 +337,8 @@ class ClientSession:
         """A hop that lacked something has it."""
         if self.phase is not Phase.REPLAYING or ready.epoch != self.epoch:
             return []
-        self._unready.discard(ready.stage)
-        return [] if self._unready else self._next_replay()
+        self._feeding.lacking.discard(ready.stage)
+        return [] if self._feeding.lacking else self._next_replay()
 
     def on_lost(self, peers: frozenset[PeerId], reason: str, *, is_blamed: bool = True) -> list[Effect]:
         """Hops are gone or suspected: their late frames will not be trusted."""
@@ -502,8 +496,7 @@ class ClientSession:
             farewell = Close(session=self.session_id)
             return [*(TellPeer(peer, farewell) for peer in self._handover.end()), *self._send()]
         replay = self._replays.popleft()
-        self._unready = set(replay.lacking)
-        self._fed = set(range(replay.source + 1, replay.stop + 1))
+        self._feeding.begin(replay.lacking, replay.fed)
         if replay.source == CLIENT:
             return self._replay_from_ids(replay)
         order = StartReplay(
