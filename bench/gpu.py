@@ -3,10 +3,11 @@
 Four blocks of LLaMA-65B's shape (hidden 8192, 64 heads; arXiv 2302.13971, table 2) in bf16 decode one
 session; in turn with that, the GPU copies 2 GiB, which tells its bandwidth. Beside it, 32 sessions in one
 batch are compared with the same 32 one by one (`batch_ratio`, goal >= 16). Hidden states come from the host
-and go back to it, as in a server.
+and go back to it, as in a server. Prompts, steps beside them, and quantized blocks: gpu_mix.py.
 """
 
 import asyncio
+import dataclasses
 import statistics
 import time
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import torch
 from transformers import AutoModel, LlamaConfig, PreTrainedModel
 
+from bench import gpu_mix
 from bench.decode_context import WARM_UP_STEPS, Decoding
 from bench.report import Found, Unmeasurable, found
+from server.quantization import quantize
 from server.span import SpanModel, find_blocks
 from swarm.checkpoint.skeleton import neutralize_ends
 from swarm.wire.blocks import Span
@@ -39,7 +42,20 @@ async def measure(pairs: int = PAIRS) -> Found:
     """Time steps and copies in turn. Raises Unmeasurable without CUDA."""
     if not torch.cuda.is_available():
         raise Unmeasurable("there is no CUDA device here")
-    return await asyncio.to_thread(measure_on, torch.device("cuda"), LLAMA_65B, pairs)
+    device = torch.device("cuda")
+    alone = await asyncio.to_thread(measure_on, device, LLAMA_65B, pairs)
+    others = await measure_others(device, LLAMA_65B, pairs)
+    return dataclasses.replace(alone, details=alone.details | others)
+
+
+async def measure_others(
+    device: torch.device, shape: dict[str, Any], pairs: int, **mixed: int
+) -> dict[str, Any]:
+    """Steps beside prompts, and the same blocks quantized: see gpu_mix.py."""
+    model, _ = make_span(device, shape)
+    beside = await gpu_mix.mixed(model, **mixed)
+    models = {kind: make_span(device, shape, kind)[0] for kind in ("none", "int8", "nf4")}
+    return {"mixed": beside, "quantized": await asyncio.to_thread(gpu_mix.quantized, models, pairs)}
 
 
 @torch.inference_mode()
@@ -47,7 +63,7 @@ def measure_on(
     device: torch.device, shape: dict[str, Any], pairs: int, copied_bytes: int = COPIED_BYTES
 ) -> Found:
     """Time steps of a model of `shape` on `device`, and copies there, in turn."""
-    model, size_bytes = _model(device, shape)
+    model, size_bytes = make_span(device, shape)
     decoding, copy = Decoding(model), _Copy(device, copied_bytes)
     alone = decoding.open(PROMPT_TOKENS)
     many = [decoding.open(PROMPT_TOKENS + number) for number in range(SESSIONS)]
@@ -96,13 +112,19 @@ class _Copy:
             torch.cuda.synchronize(self._device)
 
 
-def _model(device: torch.device, shape: dict[str, Any]) -> tuple[SpanModel, int]:
-    """Random blocks on `device`, and how many bytes of weights a step reads."""
+def make_span(
+    device: torch.device, shape: dict[str, Any], quantization: str = "none"
+) -> tuple[SpanModel, int]:
+    """Blocks of LLaMA with always the same random weights on `device`, and how many bytes a step reads."""
     config = LlamaConfig(vocab_size=32, max_position_embeddings=8192, **shape)
+    torch.manual_seed(0)
     with device:
         base = AutoModel.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
     assert isinstance(base, PreTrainedModel)
     blocks = find_blocks(base)
+    if quantization != "none":
+        for block in blocks:
+            quantize(block, quantization, device)
     size_bytes = sum(weight.nbytes for block in blocks for weight in block.parameters())
     neutralize_ends(base, blocks)
     return SpanModel(base, Span(0, shape["num_hidden_layers"])), size_bytes

@@ -16,10 +16,12 @@ MIN_GROWTH = 1.5
 """Sizes that are nearer to each other count as one: all their difference may be chance."""
 MOST_GROWTH = 4.0
 """So many times the largest batch that was seen is believed."""
-MAX_AGE_S = 60.0
-"""A size that is not seen for so long beside others is measured anew, lest something else spoiled it."""
+MAX_AGE_S = 10.0
+"""A size that is not seen for so long beside others is measured anew, lest something else spoiled it: what
+looks too long is not chosen again, and would look so for ever."""
 MIN_SEEN = 3
-"""The first batches of a size are longer: memory is found for them, and kernels are made."""
+"""The first batches of a size are longer, on a GPU up to twenty times: memory is found for them, and kernels
+are made. Until so many were seen the shortest counts."""
 BEGIN_SHARE = 0.5
 # Whatever else happens on the machine only makes a batch longer; but a prompt's tokens do cost more the more
 # come before them.
@@ -60,7 +62,9 @@ class Timings:
         before = self._seen.get(size)
         if before is None or now_s - before.last_s > MAX_AGE_S:
             before = _Seen(rows, seconds, now_s)
-        weight = _SHORTER if seconds * before.rows < before.seconds * rows else self._longer
+        is_shorter = seconds * before.rows < before.seconds * rows
+        is_new = before.times < MIN_SEEN
+        weight = (1.0 if is_new else _SHORTER) if is_shorter else self._longer
         self._seen[size] = _Seen(
             before.rows + weight * (rows - before.rows),
             before.seconds + weight * (seconds - before.seconds),

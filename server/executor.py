@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -40,6 +41,10 @@ class Runner(Protocol):
     @property
     def max_positions(self) -> int | None:
         """Tokens that a session may have here unless it `is_long`; None if rope knows no such limit."""
+
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """Held while the device is used."""
 
     @property
     def progress(self) -> int:
@@ -177,18 +182,19 @@ class Executor:
             self._wait_for_more()
             calls, self._calls = self._calls, []
             shares = self._schedule()
-        for function, future in calls:
-            self._answer(function, future)
-        if shares:
-            began_s = time.monotonic()
-            batch = [(self._jobs[share.number], share) for share in shares]
-            results, is_one_batch = self._run([(job, share.tokens) for job, share in batch])
-            self._turns.ran(batch, began_s, is_one_batch=is_one_batch)
-            self._postprocess(shares, results)
+        with self._runner.turn:
+            for function, future in calls:
+                self._answer(function, future)
+            if shares:
+                began_s = time.monotonic()
+                batch = [(self._jobs[share.number], share) for share in shares]
+                results, is_one_batch = self._run([(job, share.tokens) for job, share in batch])
+                self._turns.ran(batch, began_s, is_one_batch=is_one_batch)
+                self._postprocess(shares, results)
         return True
 
     def _wait_for_more(self) -> None:
-        """Let a batch of short works alone wait for those that are about to come."""
+        """Let a batch wait for short works that are about to come."""
         began_s, num_before = time.monotonic(), 0
         while len(self._jobs) > num_before and not self._calls and not self._is_stopping:
             num_before = len(self._jobs)

@@ -285,7 +285,10 @@ class _Graph:
 
 @contextlib.contextmanager
 def _no_waiting() -> Iterator[None]:
-    """Raise RuntimeError where the host would wait for the device: that cannot be captured."""
+    """Raise RuntimeError where the host would wait for the device: that cannot be captured.
+
+    So does any other thread that waits meanwhile, which `SpanModel.turn` is for.
+    """
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

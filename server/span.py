@@ -7,6 +7,7 @@ what a family does to embeddings is the client's work too.
 """
 
 import contextlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,8 @@ from swarm.wire.blocks import Span
 _WINDOW_NAMES = ("sliding_window", "attention_chunk_size")
 """Where configs say how far back a row sees; whether its blocks heed it, their masks tell."""
 _KEPT_LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+_GPU_TURN = threading.Lock()
+"""While a forward is captured, nothing in this process may wait for a GPU: see graphs.py."""
 
 
 @dataclass(slots=True)
@@ -103,6 +106,8 @@ class SpanModel:
         self.device = next(own.parameters()).device
         kept = {p.dtype for p in own.parameters() if p.is_floating_point()}
         self.dtype = min(kept, key=lambda dtype: dtype.itemsize)  # routers may be kept in fp32
+        self.turn = _GPU_TURN if self.device.type == "cuda" else threading.Lock()
+        """To be held by whoever uses the device: one at a time, in several executors of a process too."""
         steady_rope(model)
         self._pulse = Pulse()
         self._wrap(blocks)

@@ -34,10 +34,7 @@ class Turns:
         return Job(work, future, work.hidden.shape[0] > self._limits.short_tokens, num_blocks)
 
     def patience_s(self, jobs: Collection[Job], waited_s: float) -> float:
-        """For how long short works alone wait for those that are about to come."""
-        for job in jobs:
-            if job.is_prompt:
-                return 0.0
+        """For how long these wait for those that are about to come."""
         return self._gathering.patience_s({job.work.session for job in jobs}, waited_s, time.monotonic())
 
     def plan(self, jobs: Mapping[int, Job]) -> tuple[Share, ...]:
@@ -80,8 +77,9 @@ class Turns:
         if not is_one_batch:
             return
         rows, prompt_rows, num_blocks = _counted(batch)
-        if not prompt_rows:
-            self._gathering.ran([job.work.session for job, _ in batch], now_s - began_s, now_s)
+        if rows:
+            sessions = [job.work.session for job, share in batch if not share.is_prompt]
+            self._gathering.ran(sessions, now_s - began_s, now_s)
         # A batch through a part of the blocks tells what one through all of them would take.
         self._cost.ran(rows, prompt_rows, (now_s - began_s) * self._num_blocks / num_blocks, now_s)
 

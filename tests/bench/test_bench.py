@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.__main__ import BENCHES, main
-from bench.gpu import measure_on
+from bench.gpu import measure_on, measure_others
 from bench.models import MID
 from bench.page import write_page
 from bench.report import Found, found, medians
@@ -90,6 +90,16 @@ def test_a_gpus_measurement_works_as_far_as_it_can_be_tried_on_a_cpu() -> None:
     assert result.ratio > 0
     assert result.details["weights_mb"] == 45
     assert result.details["batch_ratio"] > 1.0
+
+
+@pytest.mark.slow
+async def test_so_does_what_is_measured_beside_it() -> None:
+    shape = MID | {"num_hidden_layers": 1}
+    told = await measure_others(torch.device("cpu"), shape, 2, prompt_tokens=64, steps=4, rounds=1)
+    mixed, quantized = told["mixed"], told["quantized"]
+    assert mixed["steps_slower"] == pytest.approx(mixed["beside_ms"] / mixed["steps_ms"], abs=0.1)
+    assert quantized.keys() == {"none", "int8", "nf4"}
+    assert all(milliseconds > 0 for times in (mixed, *quantized.values()) for milliseconds in times.values())
 
 
 @pytest.mark.slow

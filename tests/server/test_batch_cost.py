@@ -124,6 +124,14 @@ def test_what_batches_with_prompts_need_to_begin_counts_and_leaves_half_as_much_
     assert machine.cost.prompt_tokens(1, 1.0) == pytest.approx(tokens_s / TOKEN_S)
 
 
+def test_a_first_prompt_for_which_kernels_were_made_keeps_the_next_ones_no_smaller() -> None:
+    machine = Machine(1, 120)
+    machine.run_prompts(16)
+    for slower in (20, 1, 1):
+        machine.cost.ran(1, 256, batch_s(1) + slower * 256 * TOKEN_S, 0.0)
+    assert machine.cost.prompt_tokens(1, 1.0) == pytest.approx(batch_s(1) / TOKEN_S)
+
+
 def test_the_newest_prompts_tell_what_a_token_costs() -> None:
     machine = Machine(1, 120)
     machine.run_prompts(16, 256, slower=20)

@@ -36,8 +36,11 @@ EACH = [
 Run = Callable[[], list[torch.Tensor]]
 
 
-def load(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> SpanModel:
-    loaded = load_span(open_checkpoint(str(path)), SPAN, dtype=dtype, device=torch.device(device))
+def load(
+    path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, quantization: str = "none"
+) -> SpanModel:
+    checkpoint = open_checkpoint(str(path))
+    loaded = load_span(checkpoint, SPAN, dtype=dtype, device=torch.device(device), quantization=quantization)
     return SpanModel(loaded, SPAN)
 
 
@@ -143,6 +146,19 @@ def test_a_span_on_a_gpu_equals_one_on_the_cpu(family: str, tmp_path: Path) -> N
     path = make_model(tmp_path, family, **overrides)
     for output, same in zip(run_of(load(path, "cuda"))(), run_of(load(path))(), strict=True):
         torch.testing.assert_close(output, same, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_quantized_blocks_on_a_gpu_are_as_near_to_full_ones_as_on_the_cpu(kind: str, tmp_path: Path) -> None:
+    path = make_model(tmp_path, "llama")
+    full, here, there = (
+        torch.cat(run_of(model)()).float()
+        for model in (load(path), load(path, quantization=kind), load(path, "cuda", quantization=kind))
+    )
+    assert not torch.equal(there, full)
+    assert (there - full).norm() < 1.1 * (here - full).norm()
+    assert (there - here).norm() < (here - full).norm(), "they do not round alike"
 
 
 @pytest.mark.gpu

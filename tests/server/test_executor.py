@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,8 @@ class FakeRunner:
     max_positions: int | None = 10_000
     progress = 0
 
-    def __init__(self) -> None:
+    def __init__(self, turn: AbstractContextManager[object] | None = None) -> None:
+        self.turn = turn or threading.Lock()
         self.batches: list[list[tuple[int, int]]] = []
         """(position, tokens) of each chunk, batch by batch."""
         self.gate = threading.Event()
@@ -96,6 +97,23 @@ async def test_a_work_comes_back_with_its_outputs() -> None:
         output = await fake.executor.run(fake.work(cache, 3))
         assert torch.equal(output, torch.ones(3, 4))
         assert (cache.used, fake.executor.progress, fake.executor.queue_depth) == (3, 1, 0)
+
+
+async def test_executors_that_share_a_device_use_it_one_at_a_time() -> None:
+    turn, pool = threading.Lock(), KVPool(100_000)
+    first, second = FakeRunner(turn), FakeRunner(turn)
+    async with Executor(first, pool) as one, Executor(second, pool) as other:
+        works = [Work(pool.open(SPAN), SPAN, 0, torch.zeros(1, 4), ALICE) for _ in range(2)]
+        first.gate.clear()
+        running = asyncio.create_task(one.run(works[0]))
+        await first.hold()
+        waiting = [asyncio.create_task(other.run(works[1])), asyncio.create_task(other.call(lambda: 5))]
+        await asyncio.sleep(0.05)
+        assert not second.entered.is_set()
+        assert not any(task.done() for task in waiting)
+        first.gate.set()
+        for task in (running, *waiting):
+            await task
 
 
 async def test_a_long_batch_shows_that_it_moves() -> None:

@@ -1,5 +1,7 @@
 """Decode steps that are replayed from CUDA graphs give what the same steps give kernel by kernel."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,12 @@ import pytest
 import torch
 
 from server.attention import Chunk
+from server.executor import Executor
 from server.graphs import MAX_ROWS, SEEN_BEFORE, can_replay, is_same, padded_rows, padded_splits
 from server.kv_cache import KVPool, SessionCache
 from server.span import SpanModel
-from swarm.wire.blocks import Span
+from server.work import Work
+from swarm.wire.blocks import PeerId, Span
 from tests.models import make_model
 from tests.server.test_devices import EACH, SPAN, load
 
@@ -95,3 +99,26 @@ def test_replayed_steps_equal_eager_ones(family: str, overrides: dict[str, Any],
         torch.testing.assert_close(output, same, atol=1e-5, rtol=1e-5)
     if family in REPLAYED:
         assert model.graphs.replays == 2 * (ROUNDS - SEEN_BEFORE)
+
+
+@pytest.mark.gpu
+async def test_spans_of_one_process_are_captured_without_harm_to_each_other(tmp_path: Path) -> None:
+    path = make_model(tmp_path, "llama")
+    models = [load(path, "cuda") for _ in range(4)]
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        for model in models:
+            pool = KVPool(100_000)
+            executor = await stack.enter_async_context(Executor(model, pool))
+            tasks.create_task(decode_more_and_more(executor, pool))
+    assert all(model.graphs.replays for model in models)
+
+
+async def decode_more_and_more(executor: Executor, pool: KVPool) -> None:
+    """Steps of one session, of two, and so on, so that something is captured again and again."""
+    caches = [pool.open(SPAN) for _ in range(9)]
+    for count in range(1, len(caches)):
+        for _ in range(ROUNDS):
+            async with asyncio.TaskGroup() as steps:
+                for cache in caches[:count]:
+                    hidden = torch.randn(1, HIDDEN)
+                    steps.create_task(executor.run(Work(cache, SPAN, cache.used, hidden, PeerId("peer"))))

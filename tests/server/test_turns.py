@@ -82,3 +82,15 @@ async def test_prompts_wait_until_it_is_known_what_the_rows_beside_them_cost_and
     for _ in range(3):
         thread.run(row)
     assert thread.planned(row, prompt) == 2
+
+
+async def test_a_prompt_waits_a_moment_for_those_who_decode_and_never_for_nobody() -> None:
+    thread = Thread()
+    prompt, row = thread.job(A, 1000), thread.job(B)
+    assert thread.turns.patience_s([prompt], 0.0) == 0.0
+    thread.run(prompt)
+    assert thread.turns.patience_s([prompt], 0.0) == 0.0
+    for batch in ([row], [row, prompt]):
+        thread.run(*batch)
+        assert thread.turns.patience_s([prompt], 0.0) > 0.0
+        assert thread.turns.patience_s([prompt, row], 0.0) == 0.0
