@@ -16,12 +16,12 @@ MIN_GROWTH = 1.5
 """Sizes that are nearer to each other count as one: all their difference may be chance."""
 MOST_GROWTH = 4.0
 """So many times the largest batch that was seen is believed."""
-MAX_AGE_S = 10.0
-"""A size that is not seen for so long beside others is measured anew, lest something else spoiled it: what
-looks too long is not chosen again, and would look so for ever."""
-MIN_SEEN = 3
-"""The first batches of a size are longer, on a GPU up to twenty times: memory is found for them, and kernels
-are made. Until so many were seen the shortest counts."""
+MAX_AGE = 200
+"""A size that none of so many batches had is measured anew, lest something else spoiled it: what looks too
+long is not chosen again, and would look so for ever."""
+MIN_SEEN = 5
+"""The first batches of a size are longer: memory is found for them, kernels are made, and on a GPU the fourth
+is captured, to be replayed from then on (graphs.py). Of so many the shortest counts."""
 BEGIN_SHARE = 0.5
 # Whatever else happens on the machine only makes a batch longer; but a prompt's tokens do cost more the more
 # come before them.
@@ -33,7 +33,7 @@ _LONGER_PROMPT = 0.2
 class _Seen:
     rows: float
     seconds: float
-    last_s: float
+    last: int
     times: int = 0
 
 
@@ -48,42 +48,52 @@ class Line:
     """Whether several sizes were seen; of a single one all comes once."""
 
 
+def size_of(rows: float) -> int:
+    """The class of a batch of so many rows: one for each power of two."""
+    return int(rows).bit_length()
+
+
 class Timings:
-    """How long something took by its size, a class for each power of two."""
+    """How long something took by its size. `number` counts all batches of the server."""
 
     def __init__(self, longer: float = _LONGER) -> None:
         """`longer` is the weight of a batch that took longer than those before."""
         self._longer = longer
         self._seen: dict[int, _Seen] = {}
+        self._anew: dict[int, _Seen] = {}
+        """What is not known, or not of late: it takes the other's place once it was seen often enough."""
 
-    def ran(self, rows: float, seconds: float, now_s: float) -> None:
+    def ran(self, rows: float, seconds: float, number: int) -> None:
         """Note what `rows` have taken; they are at least one."""
-        size = int(rows).bit_length()
-        before = self._seen.get(size)
-        if before is None or now_s - before.last_s > MAX_AGE_S:
-            before = _Seen(rows, seconds, now_s)
+        size = size_of(rows)
+        is_known = self.knows(rows, number)
+        before = self._seen[size] if is_known else self._anew.get(size, _Seen(rows, seconds, number))
         is_shorter = seconds * before.rows < before.seconds * rows
-        is_new = before.times < MIN_SEEN
-        weight = (1.0 if is_new else _SHORTER) if is_shorter else self._longer
-        self._seen[size] = _Seen(
+        weight = (_SHORTER if is_known else 1.0) if is_shorter else self._longer if is_known else 0.0
+        after = _Seen(
             before.rows + weight * (rows - before.rows),
             before.seconds + weight * (seconds - before.seconds),
-            now_s,
+            number,
             before.times + 1,
         )
+        if after.times >= MIN_SEEN:
+            self._seen[size] = after
+            self._anew.pop(size, None)
+        else:
+            self._anew[size] = after
 
-    def knows(self, rows: float, now_s: float) -> bool:
+    def knows(self, rows: float, number: int) -> bool:
         """Whether so many rows were seen often enough, and of late."""
-        seen = self._seen.get(int(rows).bit_length())
-        return seen is not None and seen.times >= MIN_SEEN and now_s - seen.last_s <= MAX_AGE_S
+        seen = self._seen.get(size_of(rows))
+        return seen is not None and number - seen.last <= MAX_AGE
 
     def line(self) -> Line | None:
         """Through what was seen often enough and of late; None if there is nothing."""
-        seen = [self._seen[size] for size in sorted(self._seen) if self._seen[size].times >= MIN_SEEN]
+        seen = [self._seen[size] for size in sorted(self._seen)]
         if not seen:
             return None
-        since_s = max([one.last_s for one in seen]) - MAX_AGE_S
-        late = [one for one in seen if one.last_s >= since_s]
+        since = max([one.last for one in seen]) - MAX_AGE
+        late = [one for one in seen if one.last >= since]
         few, many = late[0], late[-1]
         few_s = min([one.seconds for one in late])
         if many.rows < MIN_GROWTH * few.rows:
@@ -98,19 +108,21 @@ class BatchCost:
     def __init__(self) -> None:
         self._short = Timings()
         self._prompts = Timings(_LONGER_PROMPT)
+        self._number = 0
 
-    def ran(self, rows: float, prompt_tokens: float, seconds: float, now_s: float) -> None:
+    def ran(self, rows: float, prompt_tokens: float, seconds: float) -> None:
         """Note what a batch of `rows` of short works, and so many tokens of prompts, has taken."""
+        self._number += 1
         if not prompt_tokens:
-            self._short.ran(max(1.0, rows), seconds, now_s)
+            self._short.ran(max(1.0, rows), seconds, self._number)
             return
         short = self._short.line()
         rows_s = 0.0 if short is None else rows * short.row_s
-        self._prompts.ran(max(1.0, prompt_tokens), max(0.0, seconds - rows_s), now_s)
+        self._prompts.ran(max(1.0, prompt_tokens), max(0.0, seconds - rows_s), self._number)
 
-    def knows(self, rows: float, now_s: float) -> bool:
+    def knows(self, rows: float) -> bool:
         """Whether batches of `rows`, without prompts, were seen often enough and of late."""
-        return self._short.knows(max(1.0, rows), now_s)
+        return self._short.knows(max(1.0, rows), self._number)
 
     def fixed_rows(self) -> float:
         """How many rows take as long as what a batch costs however few it has."""

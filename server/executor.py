@@ -180,9 +180,10 @@ class Executor:
             if self._is_stopping:
                 return False
             self._wait_for_more()
-            calls, self._calls = self._calls, []
-            shares = self._schedule()
         with self._runner.turn:
+            with self._changed:
+                calls, self._calls = self._calls, []
+                shares = self._schedule()
             for function, future in calls:
                 self._answer(function, future)
             if shares:

@@ -8,9 +8,14 @@ moment ago is away, and again for each that comes, half its length at most.
 
 Seen on two cores, 16 blocks over two hops (docs/benchmarks.md, `batch`): 1.1 times as many tokens a second
 for 2 sessions, 1.4 for 4, 1.3 for 8, 1.1 for 16. A session that is alone never waits.
+
+A batch with a prompt has enough to do without them. It waits for those alone who were back in time when they
+were away before: else every second batch would hold the prompt alone, and steps take twice as long as meant.
 """
 
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable, Mapping, Set
+from dataclasses import dataclass
+from typing import Any
 
 WINDOW = 0.16
 MAX_WAIT = 0.5
@@ -22,24 +27,49 @@ MAX_LENGTH_S = 0.05
 _NEWEST = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    at_s: float
+    was_away_s: float
+
+
 class Gathering:
-    """Which sessions ran a moment ago, and how long batches of short works take. Times are in seconds."""
+    """Which sessions ran a moment ago, and how long batches with short works take. Times are in seconds."""
 
     def __init__(self) -> None:
-        self._left_s: dict[Hashable, float] = {}
+        self._left: dict[Hashable, _Left] = {}
         self._batch_s = 0.0
 
-    def ran(self, sessions: Collection[Hashable], batch_s: float, now_s: float) -> None:
-        """Note that steps of `sessions` have left in a batch that took `batch_s`."""
+    def ran(self, came_s: Mapping[Any, float], batch_s: float, now_s: float) -> None:
+        """Note that steps of sessions, which came at `came_s`, have left in a batch that took `batch_s`."""
         batch_s = min(batch_s, MAX_LENGTH_S)
         self._batch_s += _NEWEST * (batch_s - self._batch_s) if self._batch_s else batch_s
         since_s = now_s - AWAY * self._batch_s
-        self._left_s = {session: at_s for session, at_s in self._left_s.items() if at_s > since_s}
-        self._left_s |= dict.fromkeys(sessions, now_s)
+        before = self._left
+        self._left = {session: left for session, left in before.items() if left.at_s > since_s}
+        for session, at_s in came_s.items():
+            left = before.get(session)
+            self._left[session] = _Left(now_s, float("inf") if left is None else at_s - left.at_s)
 
-    def patience_s(self, waiting: Collection[Hashable], waited_s: float, now_s: float) -> float:
+    def patience_s(
+        self, waiting: Set[Hashable], waited_s: float, now_s: float, *, has_prompt: bool = False
+    ) -> float:
         """For how long to wait for one more, when steps of `waiting` are here; 0 to begin."""
+        most_s = MAX_WAIT * self._batch_s - waited_s
+        if has_prompt:
+            return max(0.0, min(most_s, self._soonest_s(waiting, now_s)))
         since_s = now_s - AWAY * self._batch_s
-        if not any(at_s > since_s and session not in waiting for session, at_s in self._left_s.items()):
-            return 0.0
-        return max(0.0, min(WINDOW * self._batch_s, MAX_WAIT * self._batch_s - waited_s))
+        for session, left in self._left.items():
+            if left.at_s > since_s and session not in waiting:
+                return max(0.0, min(WINDOW * self._batch_s, most_s))
+        return 0.0
+
+    def _soonest_s(self, waiting: Set[Hashable], now_s: float) -> float:
+        """Until when the first of those who are soon back is overdue; 0 if there are none."""
+        longest_s, window_s = MAX_WAIT * self._batch_s, WINDOW * self._batch_s
+        overdue_s = [
+            left.at_s + left.was_away_s + window_s
+            for session, left in self._left.items()
+            if left.was_away_s <= longest_s and session not in waiting
+        ]
+        return min([at_s - now_s for at_s in overdue_s if at_s > now_s], default=0.0)

@@ -40,7 +40,7 @@ _WINDOW_NAMES = ("sliding_window", "attention_chunk_size")
 """Where configs say how far back a row sees; whether its blocks heed it, their masks tell."""
 _KEPT_LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 _GPU_TURN = threading.Lock()
-"""While a forward is captured, nothing in this process may wait for a GPU: see graphs.py."""
+"""While a forward is captured, no step of this process may wait for a GPU: see graphs.py."""
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class SpanModel:
         kept = {p.dtype for p in own.parameters() if p.is_floating_point()}
         self.dtype = min(kept, key=lambda dtype: dtype.itemsize)  # routers may be kept in fp32
         self.turn = _GPU_TURN if self.device.type == "cuda" else threading.Lock()
-        """To be held by whoever uses the device: one at a time, in several executors of a process too."""
+        """Held by the executor that uses the device: one at a time, where a process has several too."""
         steady_rope(model)
         self._pulse = Pulse()
         self._wrap(blocks)

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from torch import Tensor
 
-from server.batch_cost import MIN_SEEN, BatchCost
+from server.batch_cost import MIN_SEEN, BatchCost, size_of
 from server.gathering import Gathering
 from server.kv_cache import SessionCache
 from server.scheduler import Limits, Served, Share, Waiting, plan_turn
@@ -21,8 +21,8 @@ class Turns:
         self._served = Served()
         self._gathering = Gathering()
         self._cost = BatchCost()
-        self._num_alone = 0
-        """Turns in a row in which prompts have waited, that one may know what the others cost."""
+        self._num_alone: dict[int, int] = {}
+        """Turns in which prompts have waited, that one may know what a batch of such a size costs alone."""
         self._num_blocks = 1
         """Of the largest span that came; rows are counted by it."""
 
@@ -35,7 +35,12 @@ class Turns:
 
     def patience_s(self, jobs: Collection[Job], waited_s: float) -> float:
         """For how long these wait for those that are about to come."""
-        return self._gathering.patience_s({job.work.session for job in jobs}, waited_s, time.monotonic())
+        sessions: set[Hashable] = set()
+        has_prompt = False
+        for job in jobs:
+            sessions.add(job.work.session)
+            has_prompt |= job.is_prompt
+        return self._gathering.patience_s(sessions, waited_s, time.monotonic(), has_prompt=has_prompt)
 
     def plan(self, jobs: Mapping[int, Job]) -> tuple[Share, ...]:
         """Choose the next batch from `jobs`, by number in order of arrival: of each cache the oldest."""
@@ -62,12 +67,11 @@ class Turns:
         """
         short = tuple(share for share in shares if not share.is_prompt)
         rows, _, _ = _counted([(jobs[share.number], share) for share in short])
-        if self._cost.knows(rows, time.monotonic()):
-            self._num_alone = 0
-        elif self._num_alone < MIN_SEEN:
-            self._num_alone += 1
-            return short
-        return shares
+        size, is_known = size_of(max(1.0, rows)), self._cost.knows(rows)
+        num_alone = 0 if is_known else self._num_alone.get(size, 0)
+        waits = not is_known and num_alone < MIN_SEEN
+        self._num_alone[size] = num_alone + waits
+        return short if waits else shares
 
     def ran(self, batch: Sequence[tuple[Job, Share]], began_s: float, *, is_one_batch: bool) -> None:
         """Note that a batch has run, and how long it took if it did so at once."""
@@ -78,10 +82,10 @@ class Turns:
             return
         rows, prompt_rows, num_blocks = _counted(batch)
         if rows:
-            sessions = [job.work.session for job, share in batch if not share.is_prompt]
-            self._gathering.ran(sessions, now_s - began_s, now_s)
+            came_s = {job.work.session: job.since_s for job, share in batch if not share.is_prompt}
+            self._gathering.ran(came_s, now_s - began_s, now_s)
         # A batch through a part of the blocks tells what one through all of them would take.
-        self._cost.ran(rows, prompt_rows, (now_s - began_s) * self._num_blocks / num_blocks, now_s)
+        self._cost.ran(rows, prompt_rows, (now_s - began_s) * self._num_blocks / num_blocks)
 
 
 def _counted(batch: Sequence[tuple[Job, Share]]) -> tuple[float, float, int]:

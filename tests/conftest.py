@@ -1,6 +1,7 @@
 """What every test can rely on: no process outlives the run, and a loop can be watched for blocking calls."""
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -69,6 +70,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             lengths[item.path] += SLOW_LENGTH if item.get_closest_marker("slow") else 1
         items.sort(key=lambda item: -lengths[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Spare what was imported the garbage collections of all tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def has_cuda() -> bool:

@@ -212,7 +212,7 @@ async def answered(
 ) -> list[BlockServer]:
     """A session that must be exact; where it ended."""
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(40),
         open_session(network, Inputs(swarm.model.ends.embed)) as session,
     ):
         patience = session.driver.patience

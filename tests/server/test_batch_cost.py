@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.batch_cost import MAX_AGE_S, MIN_SEEN, MOST_ROWS, UNKNOWN_ROWS, BatchCost
+from server.batch_cost import MAX_AGE, MIN_SEEN, MOST_ROWS, UNKNOWN_ROWS, BatchCost
 
 TOKEN_S = 0.0002
 
@@ -19,16 +19,16 @@ class Machine:
         self.cost, self._later_s = BatchCost(), later_s
         self.run(*batches)
 
-    def run(self, *batches: int, now_s: float = 0.0, slower: float = 1.0, times: int = MIN_SEEN) -> None:
+    def run(self, *batches: int, slower: float = 1.0, times: int = MIN_SEEN) -> None:
         """Batches of so many rows each."""
         for rows in batches * times:
-            self.cost.ran(rows, 0, slower * batch_s(rows), now_s)
+            self.cost.ran(rows, 0, slower * batch_s(rows))
 
-    def run_prompts(self, *prompts: int, rows: int = 1, slower: float = 1.0, now_s: float = 0.0) -> None:
+    def run_prompts(self, *prompts: int, rows: int = 1, slower: float = 1.0, times: int = MIN_SEEN) -> None:
         """Batches with so many tokens of prompts each."""
-        for tokens in prompts * MIN_SEEN:
+        for tokens in prompts * times:
             seconds = self._later_s + batch_s(rows) + slower * tokens * TOKEN_S
-            self.cost.ran(rows, tokens, seconds, now_s)
+            self.cost.ran(rows, tokens, seconds)
 
 
 @pytest.mark.parametrize("batches", [(), (1,), (5, 6, 7), (7, 8)])
@@ -45,14 +45,14 @@ def test_rows_that_cost_nothing_are_believed_up_to_some_times_what_was_seen() ->
     cost = BatchCost()
     for most in (4, 64, 1000):
         for rows in (1, most) * MIN_SEEN:
-            cost.ran(rows, 0, 0.003, 0.0)
+            cost.ran(rows, 0, 0.003)
         assert cost.fixed_rows() == max(UNKNOWN_ROWS, 4.0 * most)
 
 
 def test_rows_that_cost_as_much_as_a_batch_leave_nothing_over() -> None:
     cost = BatchCost()
     for rows in (1, 10) * MIN_SEEN:
-        cost.ran(rows, 0, 0.001 * rows, 0.0)
+        cost.ran(rows, 0, 0.001 * rows)
     assert cost.fixed_rows() == pytest.approx(0.0)
 
 
@@ -83,16 +83,35 @@ def test_one_row_takes_no_longer_than_many() -> None:
 
 def test_a_size_that_does_not_come_again_beside_others_is_forgotten() -> None:
     machine = Machine(1, 120)
-    machine.run(1, now_s=MAX_AGE_S)
+    machine.run(1, times=MAX_AGE - MIN_SEEN)
     assert machine.cost.fixed_rows() != UNKNOWN_ROWS
-    machine.run(1, now_s=1.5 * MAX_AGE_S)
+    machine.run(1, times=2 * MIN_SEEN)
     assert machine.cost.fixed_rows() == UNKNOWN_ROWS
+
+
+def test_what_was_forgotten_is_measured_anew_from_the_start() -> None:
+    machine = Machine(1)
+    machine.run(120, slower=20)
+    machine.run(1, times=2 * MAX_AGE)
+    machine.run(1, 120)
+    assert machine.cost.fixed_rows() == pytest.approx(9.0)
+
+
+def test_a_size_counts_until_it_has_been_measured_anew() -> None:
+    machine = Machine(1, 120)
+    machine.run_prompts(64, times=2 * MAX_AGE)
+    assert not machine.cost.knows(1)
+    machine.run(1, 120, times=MIN_SEEN - 1)
+    assert not machine.cost.knows(1)
+    assert machine.cost.fixed_rows() == pytest.approx(9.0)
+    machine.run(1, 120, times=1)
+    assert machine.cost.knows(1)
+    assert machine.cost.knows(120)
 
 
 def test_what_rows_cost_is_still_known_after_a_long_time_in_which_every_batch_had_a_prompt() -> None:
     machine = Machine(1, 120)
-    for now_s in range(0, 300, 10):
-        machine.run_prompts(64, 256, now_s=float(now_s))
+    machine.run_prompts(64, 256, times=10 * MAX_AGE)
     assert machine.cost.fixed_rows() == pytest.approx(9.0)
     assert machine.cost.prompt_tokens(1, 1.0) == pytest.approx(batch_s(1) / TOKEN_S)
 
@@ -100,8 +119,8 @@ def test_what_rows_cost_is_still_known_after_a_long_time_in_which_every_batch_ha
 def test_work_that_has_changed_is_followed() -> None:
     machine = Machine(1, 120)
     for _ in range(300):
-        machine.cost.ran(1, 0, 3 * batch_s(1), 0.0)
-        machine.cost.ran(120, 0, 3 * batch_s(1), 0.0)
+        machine.cost.ran(1, 0, 3 * batch_s(1))
+        machine.cost.ran(120, 0, 3 * batch_s(1))
     assert machine.cost.fixed_rows() > 100
 
 
@@ -127,8 +146,8 @@ def test_what_batches_with_prompts_need_to_begin_counts_and_leaves_half_as_much_
 def test_a_first_prompt_for_which_kernels_were_made_keeps_the_next_ones_no_smaller() -> None:
     machine = Machine(1, 120)
     machine.run_prompts(16)
-    for slower in (20, 1, 1):
-        machine.cost.ran(1, 256, batch_s(1) + slower * 256 * TOKEN_S, 0.0)
+    machine.run_prompts(256, slower=20, times=1)
+    machine.run_prompts(256, times=MIN_SEEN - 1)
     assert machine.cost.prompt_tokens(1, 1.0) == pytest.approx(batch_s(1) / TOKEN_S)
 
 
@@ -144,7 +163,7 @@ def test_the_newest_prompts_tell_what_a_token_costs() -> None:
 def test_a_prompt_token_may_cost_nothing() -> None:
     cost = Machine(1, 120).cost
     for tokens in (16, 256) * MIN_SEEN:
-        cost.ran(8, tokens, 0.001, 0.0)
+        cost.ran(8, tokens, 0.001)
     assert cost.prompt_tokens(1, 1.0) == MOST_ROWS
 
 

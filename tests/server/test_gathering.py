@@ -12,7 +12,14 @@ BATCH_S = 0.02
 def after(*sessions: str, batch_s: float = BATCH_S) -> Gathering:
     """Sessions have just run together, at the time 0."""
     gathering = Gathering()
-    gathering.ran(sessions, batch_s, 0.0)
+    gathering.ran(dict.fromkeys(sessions, 0.0), batch_s, 0.0)
+    return gathering
+
+
+def returning(**away_s: float) -> Gathering:
+    """Sessions have just run together, at the time 1; each had been away for so long before."""
+    gathering = after(*away_s)
+    gathering.ran(away_s, BATCH_S, 1.0)
     return gathering
 
 
@@ -35,6 +42,20 @@ def test_who_has_been_away_for_long_is_not_waited_for() -> None:
     assert group.patience_s({"a"}, 0.0, AWAY * BATCH_S * 1.01) == 0.0
 
 
+def test_a_prompt_waits_until_those_are_overdue_who_were_back_soon_the_last_time() -> None:
+    near = returning(a=0.3 * BATCH_S, b=0.4 * BATCH_S)
+    for waiting, patience in (({"p"}, 0.46), ({"p", "a"}, 0.5), ({"p", "a", "b"}, 0.0)):
+        assert near.patience_s(waiting, 0.0, 1.0, has_prompt=True) == pytest.approx(patience * BATCH_S)
+    assert near.patience_s({"p"}, 0.0, 1.0 + 0.4 * BATCH_S, has_prompt=True) == pytest.approx(0.06 * BATCH_S)
+    assert near.patience_s({"p"}, 0.0, 1.0 + 0.57 * BATCH_S, has_prompt=True) == 0.0
+    assert near.patience_s({"p"}, 0.45 * BATCH_S, 1.0, has_prompt=True) == pytest.approx(0.05 * BATCH_S)
+
+
+def test_a_prompt_does_not_wait_for_those_who_come_from_far_or_came_for_the_first_time() -> None:
+    for gathering in (returning(a=5 * BATCH_S, b=0.6 * BATCH_S), after("a")):
+        assert gathering.patience_s({"p"}, 0.0, 1.0, has_prompt=True) == 0.0
+
+
 def test_batches_that_take_long_do_not_make_others_wait_long() -> None:
     assert after("a", "b", batch_s=3.0).patience_s({"a"}, 0.0, 0.001) <= WINDOW * MAX_LENGTH_S
 
@@ -44,7 +65,7 @@ def test_no_batch_ever_waits_for_more_than_half_of_the_longest(ran: list[tuple[s
     gathering, now_s, longest_s = Gathering(), 0.0, 0.0
     for session, batch_s in ran:
         now_s, longest_s = now_s + batch_s, max(longest_s, batch_s)
-        gathering.ran({session}, batch_s, now_s)
+        gathering.ran({session: now_s}, batch_s, now_s)
         waited_s = 0.0
         while patience_s := gathering.patience_s({"z"}, waited_s, now_s):
             waited_s += patience_s
@@ -57,5 +78,5 @@ def test_no_batch_ever_waits_for_more_than_half_of_the_longest(ran: list[tuple[s
 def test_only_those_that_ran_a_moment_ago_are_remembered() -> None:
     gathering = Gathering()
     for number in range(10_000):
-        gathering.ran({number}, BATCH_S, number * BATCH_S)
-    assert len(gathering._left_s) <= AWAY + 1
+        gathering.ran({number: 0.0}, BATCH_S, number * BATCH_S)
+    assert len(gathering._left) <= AWAY + 1

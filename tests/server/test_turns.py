@@ -3,9 +3,11 @@
 import asyncio
 import time
 
+import pytest
 import torch
 
-from server.kv_cache import KVPool
+from server.batch_cost import MIN_SEEN
+from server.kv_cache import KVPool, SessionCache
 from server.scheduler import Limits, Share
 from server.turns import Turns
 from server.work import Job, Work
@@ -22,8 +24,10 @@ class Thread:
         self.turns, self._pool = Turns(Limits()), KVPool(1_000_000)
 
     def job(self, peer: PeerId, tokens: int = 1, span: Span = WHOLE) -> Job:
-        cache = self._pool.open(span)
-        work = Work(cache, span, 0, torch.zeros(tokens, 4), peer, session=id(cache))
+        return self.step(self._pool.open(span), peer, tokens)
+
+    def step(self, cache: SessionCache, peer: PeerId = B, tokens: int = 1) -> Job:
+        work = Work(cache, cache.span, 0, torch.zeros(tokens, 4), peer, session=id(cache))
         return self.turns.job(work, asyncio.get_running_loop().create_future())
 
     def run(self, *jobs: Job, slower: float = 1.0, is_one_batch: bool = True) -> None:
@@ -34,7 +38,7 @@ class Thread:
         self.turns.ran(batch, began_s, is_one_batch=is_one_batch)
 
     def learn(self, span: Span = WHOLE) -> None:
-        for size in (1, 120) * 3:
+        for size in (1, 120) * MIN_SEEN:
             self.run(*(self.job(A, span=span) for _ in range(size)))
 
     def planned(self, *jobs: Job) -> int:
@@ -77,20 +81,33 @@ async def test_what_fewer_blocks_have_told_is_forgotten_once_there_are_more() ->
 async def test_prompts_wait_until_it_is_known_what_the_rows_beside_them_cost_and_no_longer() -> None:
     thread = Thread()
     row, prompt = thread.job(A), thread.job(B, 1000)
-    planned = [thread.planned(row, prompt) for _ in range(5)]  # and nothing ever runs
-    assert planned == [1, 1, 1, 2, 2]
-    for _ in range(3):
+    planned = [thread.planned(row, prompt) for _ in range(MIN_SEEN + 2)]  # and nothing ever runs
+    assert planned == [1] * MIN_SEEN + [2, 2]
+    for _ in range(MIN_SEEN):
         thread.run(row)
     assert thread.planned(row, prompt) == 2
 
 
-async def test_a_prompt_waits_a_moment_for_those_who_decode_and_never_for_nobody() -> None:
+async def test_each_size_of_a_batch_is_measured_alone_however_they_take_turns() -> None:
     thread = Thread()
-    prompt, row = thread.job(A, 1000), thread.job(B)
+    few, many, prompt = [thread.job(A)], [thread.job(A) for _ in range(9)], thread.job(B, 1000)
+    for rows in [few, many] * MIN_SEEN:
+        assert thread.planned(*rows, prompt) == len(rows)
+        thread.run(*rows)
+    assert thread.planned(*few, prompt) == 2
+    assert thread.planned(*many, prompt) == 10
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+async def test_a_prompt_waits_a_moment_for_those_who_decode_and_never_for_nobody(is_mixed: bool) -> None:
+    thread, cache = Thread(), KVPool(1000).open(WHOLE)
+    prompt = thread.job(A, 1000)
+    for _ in range(2):
+        thread.run(thread.job(B, 1000))
     assert thread.turns.patience_s([prompt], 0.0) == 0.0
-    thread.run(prompt)
+    for _ in range(2):  # it is back at once
+        thread.run(thread.step(cache), *[thread.job(B, 1000)] * is_mixed)
+    assert thread.turns.patience_s([prompt], 0.0) > 0.0
+    assert thread.turns.patience_s([prompt, thread.step(cache)], 0.0) == 0.0
+    await asyncio.sleep(0.05)
     assert thread.turns.patience_s([prompt], 0.0) == 0.0
-    for batch in ([row], [row, prompt]):
-        thread.run(*batch)
-        assert thread.turns.patience_s([prompt], 0.0) > 0.0
-        assert thread.turns.patience_s([prompt, row], 0.0) == 0.0

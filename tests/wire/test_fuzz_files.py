@@ -113,7 +113,7 @@ def open_model(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "num_examples", [FEW, pytest.param(4000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    "num_examples", [FEW, pytest.param(2500, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 )
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
 def test_a_model_with_a_file_of_any_bytes_opens_or_is_told_in_a_sentence(
@@ -186,7 +186,7 @@ def test_a_tokenizer_with_a_file_of_any_bytes_loads_or_is_told_in_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "num_examples", [FEW, pytest.param(5000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    "num_examples", [FEW, pytest.param(3000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 )
 def test_pages_of_any_bytes_are_taken_whole_or_not_at_all(num_examples: int) -> None:
     pages = b"".join(raw for message, halves in all_pages() for raw in encode_frame(message, halves))
