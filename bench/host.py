@@ -9,7 +9,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import cast
 
 import torch
@@ -154,7 +154,7 @@ class _Free:
     hidden_size = HIDDEN
     max_positions: int | None = None
     progress = 0
-    turn = nullcontext()
+    turn = None
 
     def run(self, chunks: Sequence[Chunk]) -> list[torch.Tensor]:
         for chunk in chunks:

@@ -17,8 +17,9 @@ MIN_GROWTH = 1.5
 MOST_GROWTH = 4.0
 """So many times the largest batch that was seen is believed."""
 MAX_AGE = 200
-"""A size that none of so many batches had is measured anew, lest something else spoiled it: what looks too
-long is not chosen again, and would look so for ever."""
+MAX_AGE_S = 10.0
+"""A size that none of so many batches had, for so long, is measured anew, lest something else spoiled it:
+what looks too long is not chosen again, and would look so for ever."""
 MIN_SEEN = 5
 """The first batches of a size are longer: memory is found for them, kernels are made, and on a GPU the fourth
 is captured, to be replayed from then on (graphs.py). Of so many the shortest counts."""
@@ -30,10 +31,22 @@ _LONGER_PROMPT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """How many batches have run, and when that was."""
+
+    number: int
+    at_s: float
+
+    def is_past(self, then: "Moment") -> bool:
+        """Whether what was last seen `then` is to be seen anew now."""
+        return self.number - then.number > MAX_AGE and self.at_s - then.at_s > MAX_AGE_S
+
+
+@dataclass(frozen=True, slots=True)
 class _Seen:
     rows: float
     seconds: float
-    last: int
+    last: Moment
     times: int = 0
 
 
@@ -49,12 +62,12 @@ class Line:
 
 
 def size_of(rows: float) -> int:
-    """The class of a batch of so many rows: one for each power of two."""
-    return int(rows).bit_length()
+    """The class of a batch of so many rows: one for each power of two, as there is of graphs."""
+    return (int(rows) - 1).bit_length()
 
 
 class Timings:
-    """How long something took by its size. `number` counts all batches of the server."""
+    """How long something took by its size."""
 
     def __init__(self, longer: float = _LONGER) -> None:
         """`longer` is the weight of a batch that took longer than those before."""
@@ -63,17 +76,17 @@ class Timings:
         self._anew: dict[int, _Seen] = {}
         """What is not known, or not of late: it takes the other's place once it was seen often enough."""
 
-    def ran(self, rows: float, seconds: float, number: int) -> None:
+    def ran(self, rows: float, seconds: float, now: Moment) -> None:
         """Note what `rows` have taken; they are at least one."""
         size = size_of(rows)
-        is_known = self.knows(rows, number)
-        before = self._seen[size] if is_known else self._anew.get(size, _Seen(rows, seconds, number))
+        is_known = self.knows(rows, now)
+        before = self._seen[size] if is_known else self._anew.get(size, _Seen(rows, seconds, now))
         is_shorter = seconds * before.rows < before.seconds * rows
         weight = (_SHORTER if is_known else 1.0) if is_shorter else self._longer if is_known else 0.0
         after = _Seen(
             before.rows + weight * (rows - before.rows),
             before.seconds + weight * (seconds - before.seconds),
-            number,
+            now,
             before.times + 1,
         )
         if after.times >= MIN_SEEN:
@@ -82,18 +95,18 @@ class Timings:
         else:
             self._anew[size] = after
 
-    def knows(self, rows: float, number: int) -> bool:
+    def knows(self, rows: float, now: Moment) -> bool:
         """Whether so many rows were seen often enough, and of late."""
         seen = self._seen.get(size_of(rows))
-        return seen is not None and number - seen.last <= MAX_AGE
+        return seen is not None and not now.is_past(seen.last)
 
     def line(self) -> Line | None:
         """Through what was seen often enough and of late; None if there is nothing."""
         seen = [self._seen[size] for size in sorted(self._seen)]
         if not seen:
             return None
-        since = max([one.last for one in seen]) - MAX_AGE
-        late = [one for one in seen if one.last >= since]
+        newest = max([one.last for one in seen], key=lambda last: last.number)
+        late = [one for one in seen if not newest.is_past(one.last)]
         few, many = late[0], late[-1]
         few_s = min([one.seconds for one in late])
         if many.rows < MIN_GROWTH * few.rows:
@@ -109,20 +122,34 @@ class BatchCost:
         self._short = Timings()
         self._prompts = Timings(_LONGER_PROMPT)
         self._number = 0
+        self._num_alone: dict[int, tuple[int, Moment]] = {}
 
-    def ran(self, rows: float, prompt_tokens: float, seconds: float) -> None:
+    def ran(self, rows: float, prompt_tokens: float, seconds: float, now_s: float) -> None:
         """Note what a batch of `rows` of short works, and so many tokens of prompts, has taken."""
         self._number += 1
+        now = Moment(self._number, now_s)
         if not prompt_tokens:
-            self._short.ran(max(1.0, rows), seconds, self._number)
+            self._short.ran(max(1.0, rows), seconds, now)
             return
         short = self._short.line()
         rows_s = 0.0 if short is None else rows * short.row_s
-        self._prompts.ran(max(1.0, prompt_tokens), max(0.0, seconds - rows_s), self._number)
+        self._prompts.ran(max(1.0, prompt_tokens), max(0.0, seconds - rows_s), now)
 
-    def knows(self, rows: float) -> bool:
-        """Whether batches of `rows`, without prompts, were seen often enough and of late."""
-        return self._short.knows(max(1.0, rows), self._number)
+    def wants_alone(self, rows: float, now_s: float) -> bool:
+        """Whether a batch of `rows` is to run without prompts, that one may know what it takes.
+
+        Else nobody ever would, as long as there are prompts. So often and no more it is wanted of a size.
+        """
+        rows, now = max(1.0, rows), Moment(self._number, now_s)
+        if self._short.knows(rows, now):
+            return False
+        size = size_of(rows)
+        times, last = self._num_alone.get(size, (0, now))
+        if now.is_past(last):
+            times = 0
+        if times < MIN_SEEN:
+            self._num_alone[size] = times + 1, now
+        return times < MIN_SEEN
 
     def fixed_rows(self) -> float:
         """How many rows take as long as what a batch costs however few it has."""
@@ -145,7 +172,8 @@ class BatchCost:
             fixed_s = min(short.fixed_s, prompts.fixed_s)
             token_s = (prompts.fixed_s - fixed_s) / prompts.most_rows
         without_s, begin_s = short.fixed_s + rows * short.row_s, max(0.0, fixed_s - short.fixed_s)
-        return _times(max(spare * without_s - begin_s, BEGIN_SHARE * begin_s), token_s)
+        tokens = _times(max(spare * without_s - begin_s, BEGIN_SHARE * begin_s), token_s)
+        return min(tokens, max(UNKNOWN_ROWS, MOST_GROWTH * prompts.most_rows))
 
 
 def _times(whole_s: float, part_s: float) -> float:

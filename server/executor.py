@@ -43,8 +43,8 @@ class Runner(Protocol):
         """Tokens that a session may have here unless it `is_long`; None if rope knows no such limit."""
 
     @property
-    def turn(self) -> AbstractContextManager[object]:
-        """Held while the device is used."""
+    def turn(self) -> AbstractContextManager[object] | None:
+        """Held while the device is used, if executors have to take turns."""
 
     @property
     def progress(self) -> int:
@@ -77,6 +77,7 @@ class Executor:
         self._jobs: dict[int, Job] = {}
         self._calls: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._next_number = 0
+        self._turn = runner.turn or threading.Lock()
         self._turns = Turns(limits or Limits())
         self.num_batches = 0
         """Batches that have finished."""
@@ -180,8 +181,10 @@ class Executor:
             if self._is_stopping:
                 return False
             self._wait_for_more()
-        with self._runner.turn:
+        with self._turn:
             with self._changed:
+                if self._is_stopping:
+                    return False
                 calls, self._calls = self._calls, []
                 shares = self._schedule()
             for function, future in calls:

@@ -13,6 +13,7 @@ A batch with a prompt has enough to do without them. It waits for those alone wh
 were away before: else every second batch would hold the prompt alone, and steps take twice as long as meant.
 """
 
+import math
 from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +26,18 @@ for good."""
 MAX_LENGTH_S = 0.05
 """Longer batches count as so long: nobody is to notice the wait."""
 _NEWEST = 0.2
+_FADING = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
     at_s: float
     was_away_s: float
+
+    def away_s(self, until_s: float) -> float:
+        """How long it is expected to be away the next time. Whoever came late is not soon trusted again."""
+        away_s = max(0.0, until_s - self.at_s)
+        return max(away_s, _FADING * self.was_away_s) if math.isfinite(self.was_away_s) else away_s
 
 
 class Gathering:
@@ -49,7 +56,7 @@ class Gathering:
         self._left = {session: left for session, left in before.items() if left.at_s > since_s}
         for session, at_s in came_s.items():
             left = before.get(session)
-            self._left[session] = _Left(now_s, float("inf") if left is None else at_s - left.at_s)
+            self._left[session] = _Left(now_s, math.inf if left is None else left.away_s(at_s))
 
     def patience_s(
         self, waiting: Set[Hashable], waited_s: float, now_s: float, *, has_prompt: bool = False

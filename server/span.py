@@ -106,7 +106,7 @@ class SpanModel:
         self.device = next(own.parameters()).device
         kept = {p.dtype for p in own.parameters() if p.is_floating_point()}
         self.dtype = min(kept, key=lambda dtype: dtype.itemsize)  # routers may be kept in fp32
-        self.turn = _GPU_TURN if self.device.type == "cuda" else threading.Lock()
+        self.turn = _GPU_TURN if self.device.type == "cuda" else None
         """Held by the executor that uses the device: one at a time, where a process has several too."""
         steady_rope(model)
         self._pulse = Pulse()

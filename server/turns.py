@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from torch import Tensor
 
-from server.batch_cost import MIN_SEEN, BatchCost, size_of
+from server.batch_cost import BatchCost
 from server.gathering import Gathering
 from server.kv_cache import SessionCache
 from server.scheduler import Limits, Served, Share, Waiting, plan_turn
@@ -21,8 +21,6 @@ class Turns:
         self._served = Served()
         self._gathering = Gathering()
         self._cost = BatchCost()
-        self._num_alone: dict[int, int] = {}
-        """Turns in which prompts have waited, that one may know what a batch of such a size costs alone."""
         self._num_blocks = 1
         """Of the largest span that came; rows are counted by it."""
 
@@ -51,27 +49,14 @@ class Turns:
         shares = plan_turn(waiting, self._served, self._limits, self._cost, time.monotonic())
         if len({share.is_prompt for share in shares}) < 2:
             return shares
-        return self._perhaps_without_prompts(shares, jobs)
+        short = tuple(share for share in shares if not share.is_prompt)
+        rows, _, _ = _counted([(jobs[share.number], share) for share in short])
+        return short if self._cost.wants_alone(rows, time.monotonic()) else shares
 
     def _waiting(self, number: int, job: Job) -> Waiting:
         work, tokens = job.work, job.left_tokens
         rows = tokens * job.num_blocks / self._num_blocks
         return Waiting(number, work.peer, tokens, rows, job.is_prompt, work.session, job.since_s)
-
-    def _perhaps_without_prompts(
-        self, shares: tuple[Share, ...], jobs: Mapping[int, Job]
-    ) -> tuple[Share, ...]:
-        """Let prompts wait for a few turns where nobody knows what the rows beside them cost alone.
-
-        Else nobody ever would, as long as there are prompts.
-        """
-        short = tuple(share for share in shares if not share.is_prompt)
-        rows, _, _ = _counted([(jobs[share.number], share) for share in short])
-        size, is_known = size_of(max(1.0, rows)), self._cost.knows(rows)
-        num_alone = 0 if is_known else self._num_alone.get(size, 0)
-        waits = not is_known and num_alone < MIN_SEEN
-        self._num_alone[size] = num_alone + waits
-        return short if waits else shares
 
     def ran(self, batch: Sequence[tuple[Job, Share]], began_s: float, *, is_one_batch: bool) -> None:
         """Note that a batch has run, and how long it took if it did so at once."""
@@ -85,7 +70,7 @@ class Turns:
             came_s = {job.work.session: job.since_s for job, share in batch if not share.is_prompt}
             self._gathering.ran(came_s, now_s - began_s, now_s)
         # A batch through a part of the blocks tells what one through all of them would take.
-        self._cost.ran(rows, prompt_rows, (now_s - began_s) * self._num_blocks / num_blocks)
+        self._cost.ran(rows, prompt_rows, (now_s - began_s) * self._num_blocks / num_blocks, now_s)
 
 
 def _counted(batch: Sequence[tuple[Job, Share]]) -> tuple[float, float, int]:

@@ -13,13 +13,14 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
 
+from server.attention import Chunk
 from server.executor import Executor
 from server.host import Host, HostedModel
 from server.kv_cache import KVPool
@@ -187,8 +188,15 @@ class BlockServer(Peer):
         runner = self._model.span(self.span)
         garble = self.offer.garble
         if garble is not None:
-            honest, runner = runner.run, copy.copy(runner)  # others run the same span honestly
-            runner.run = lambda chunks: [garble(output) for output in honest(chunks)]  # type: ignore[method-assign]
+            honest, runner = runner, copy.copy(runner)  # others run the same span honestly
+            runner.turn = None  # where it hangs, they do not
+
+            def garbled(chunks: Sequence[Chunk]) -> list[torch.Tensor]:
+                with honest.turn or nullcontext():
+                    outputs = honest.run(chunks)
+                return [garble(output) for output in outputs]
+
+            runner.run = garbled  # type: ignore[method-assign]
         # Bits of bf16 depend on where a prompt is cut, and that on how long batches take.
         limits = Limits(slowdown=math.inf if runner.dtype is torch.bfloat16 else 2.0)
         executor = await stack.enter_async_context(Executor(runner, self.pool, limits=limits))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.batch_cost import MAX_AGE, MIN_SEEN, MOST_ROWS, UNKNOWN_ROWS, BatchCost
+from server.batch_cost import MAX_AGE, MAX_AGE_S, MIN_SEEN, UNKNOWN_ROWS, BatchCost
 
 TOKEN_S = 0.0002
 
@@ -13,22 +13,29 @@ def batch_s(rows: int) -> float:
 
 
 class Machine:
-    """What it has run, as the server sees it; batches with prompts begin `later_s` later."""
+    """What it has run, as the server sees it, one each `every_s`; with prompts they begin `later_s` later."""
 
-    def __init__(self, *batches: int, later_s: float = 0.0) -> None:
-        self.cost, self._later_s = BatchCost(), later_s
+    def __init__(self, *batches: int, later_s: float = 0.0, every_s: float = 0.1) -> None:
+        self.cost, self._later_s, self._every_s, self.now_s = BatchCost(), later_s, every_s, 0.0
         self.run(*batches)
+
+    def ran(self, rows: int, prompt_tokens: int, seconds: float) -> None:
+        self.now_s += self._every_s
+        self.cost.ran(rows, prompt_tokens, seconds, self.now_s)
+
+    def knows(self, rows: int) -> bool:
+        return not self.cost.wants_alone(rows, self.now_s)
 
     def run(self, *batches: int, slower: float = 1.0, times: int = MIN_SEEN) -> None:
         """Batches of so many rows each."""
         for rows in batches * times:
-            self.cost.ran(rows, 0, slower * batch_s(rows))
+            self.ran(rows, 0, slower * batch_s(rows))
 
     def run_prompts(self, *prompts: int, rows: int = 1, slower: float = 1.0, times: int = MIN_SEEN) -> None:
         """Batches with so many tokens of prompts each."""
         for tokens in prompts * times:
             seconds = self._later_s + batch_s(rows) + slower * tokens * TOKEN_S
-            self.cost.ran(rows, tokens, seconds)
+            self.ran(rows, tokens, seconds)
 
 
 @pytest.mark.parametrize("batches", [(), (1,), (5, 6, 7), (7, 8)])
@@ -45,14 +52,14 @@ def test_rows_that_cost_nothing_are_believed_up_to_some_times_what_was_seen() ->
     cost = BatchCost()
     for most in (4, 64, 1000):
         for rows in (1, most) * MIN_SEEN:
-            cost.ran(rows, 0, 0.003)
+            cost.ran(rows, 0, 0.003, 0.0)
         assert cost.fixed_rows() == max(UNKNOWN_ROWS, 4.0 * most)
 
 
 def test_rows_that_cost_as_much_as_a_batch_leave_nothing_over() -> None:
     cost = BatchCost()
     for rows in (1, 10) * MIN_SEEN:
-        cost.ran(rows, 0, 0.001 * rows)
+        cost.ran(rows, 0, 0.001 * rows, 0.0)
     assert cost.fixed_rows() == pytest.approx(0.0)
 
 
@@ -100,13 +107,31 @@ def test_what_was_forgotten_is_measured_anew_from_the_start() -> None:
 def test_a_size_counts_until_it_has_been_measured_anew() -> None:
     machine = Machine(1, 120)
     machine.run_prompts(64, times=2 * MAX_AGE)
-    assert not machine.cost.knows(1)
+    assert not machine.knows(1)
     machine.run(1, 120, times=MIN_SEEN - 1)
-    assert not machine.cost.knows(1)
+    assert not machine.knows(1)
     assert machine.cost.fixed_rows() == pytest.approx(9.0)
     machine.run(1, 120, times=1)
-    assert machine.cost.knows(1)
-    assert machine.cost.knows(120)
+    assert machine.knows(1)
+    assert machine.knows(120)
+
+
+def test_however_quickly_batches_come_a_size_counts_for_some_seconds() -> None:
+    machine = Machine(1, 120, every_s=0.001)
+    machine.run(1, times=int(0.9 * MAX_AGE_S / 0.001))
+    assert machine.cost.fixed_rows() == pytest.approx(9.0)
+    machine.run(1, times=int(0.2 * MAX_AGE_S / 0.001))
+    assert machine.cost.fixed_rows() == UNKNOWN_ROWS
+
+
+def test_a_size_is_wanted_alone_a_few_times_and_again_when_it_is_old() -> None:
+    """Others come between, some of its batches fail, and what it took is forgotten meanwhile."""
+    machine = Machine()
+    for _ in range(3):
+        wanted = [machine.cost.wants_alone(20, machine.now_s) for _ in range(MIN_SEEN + 3)]
+        assert wanted == [True] * MIN_SEEN + [False] * 3
+        machine.run(20, 20, times=1)
+        machine.run(1, times=MAX_AGE + 1)
 
 
 def test_what_rows_cost_is_still_known_after_a_long_time_in_which_every_batch_had_a_prompt() -> None:
@@ -119,8 +144,8 @@ def test_what_rows_cost_is_still_known_after_a_long_time_in_which_every_batch_ha
 def test_work_that_has_changed_is_followed() -> None:
     machine = Machine(1, 120)
     for _ in range(300):
-        machine.cost.ran(1, 0, 3 * batch_s(1))
-        machine.cost.ran(120, 0, 3 * batch_s(1))
+        machine.ran(1, 0, 3 * batch_s(1))
+        machine.cost.ran(120, 0, 3 * batch_s(1), 0.0)
     assert machine.cost.fixed_rows() > 100
 
 
@@ -160,11 +185,11 @@ def test_the_newest_prompts_tell_what_a_token_costs() -> None:
         assert machine.cost.prompt_tokens(1, 1.0) == pytest.approx(batch_s(1) / slower / TOKEN_S, rel=0.2)
 
 
-def test_a_prompt_token_may_cost_nothing() -> None:
+def test_a_prompt_whose_tokens_cost_nothing_is_believed_up_to_some_times_what_was_seen() -> None:
     cost = Machine(1, 120).cost
     for tokens in (16, 256) * MIN_SEEN:
-        cost.ran(8, tokens, 0.001)
-    assert cost.prompt_tokens(1, 1.0) == MOST_ROWS
+        cost.ran(8, tokens, 0.001, 0.0)
+    assert cost.prompt_tokens(1, 1.0) == 4.0 * 256
 
 
 def test_prompts_or_rows_that_were_never_seen_tell_nothing() -> None:

@@ -35,7 +35,7 @@ class FakeRunner:
     progress = 0
 
     def __init__(self, turn: AbstractContextManager[object] | None = None) -> None:
-        self.turn = turn or threading.Lock()
+        self.turn = turn
         self.batches: list[list[tuple[int, int]]] = []
         """(position, tokens) of each chunk, batch by batch."""
         self.gate = threading.Event()
@@ -103,7 +103,7 @@ async def test_executors_that_share_a_device_use_it_one_at_a_time() -> None:
     turn, pool = threading.Lock(), KVPool(100_000)
     first, second = FakeRunner(turn), FakeRunner(turn)
     async with Executor(first, pool) as one, Executor(second, pool) as other:
-        works = [Work(pool.open(SPAN), SPAN, 0, torch.zeros(1, 4), ALICE) for _ in range(2)]
+        works = [Work(pool.open(SPAN), SPAN, 0, torch.zeros(1, 4), ALICE) for _ in range(3)]
         first.gate.clear()
         running = asyncio.create_task(one.run(works[0]))
         await first.hold()
@@ -111,9 +111,12 @@ async def test_executors_that_share_a_device_use_it_one_at_a_time() -> None:
         await asyncio.sleep(0.05)
         assert not second.entered.is_set()
         assert not any(task.done() for task in waiting)
+        waiting.append(asyncio.create_task(other.run(works[2])))  # it takes part, for the batch has not begun
+        await asyncio.sleep(0.05)
         first.gate.set()
         for task in (running, *waiting):
             await task
+    assert second.batches == [[(0, 1), (0, 1)]]
 
 
 async def test_a_long_batch_shows_that_it_moves() -> None:

@@ -60,19 +60,33 @@ def test_batches_that_take_long_do_not_make_others_wait_long() -> None:
     assert after("a", "b", batch_s=3.0).patience_s({"a"}, 0.0, 0.001) <= WINDOW * MAX_LENGTH_S
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0.001, 2.0)), min_size=1, max_size=60))
-def test_no_batch_ever_waits_for_more_than_half_of_the_longest(ran: list[tuple[str, float]]) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0.001, 2.0)), min_size=1, max_size=60),
+    st.booleans(),
+)
+def test_no_batch_ever_waits_for_more_than_half_of_the_longest(
+    ran: list[tuple[str, float]], has_prompt: bool
+) -> None:
     gathering, now_s, longest_s = Gathering(), 0.0, 0.0
     for session, batch_s in ran:
-        now_s, longest_s = now_s + batch_s, max(longest_s, batch_s)
-        gathering.ran({session: now_s}, batch_s, now_s)
+        came_s, now_s, longest_s = now_s, now_s + batch_s, max(longest_s, batch_s)
+        gathering.ran({session: came_s}, batch_s, now_s)
         waited_s = 0.0
-        while patience_s := gathering.patience_s({"z"}, waited_s, now_s):
+        while patience_s := gathering.patience_s({"z"}, waited_s, now_s, has_prompt=has_prompt):
             waited_s += patience_s
             now_s += patience_s
             if waited_s > 10 * longest_s:
                 break
         assert waited_s <= MAX_WAIT * min(longest_s, MAX_LENGTH_S) + 1e-9
+
+
+def test_whoever_came_late_once_is_not_soon_waited_for_by_a_prompt() -> None:
+    late = returning(a=5 * BATCH_S)
+    now_s, times = 1.0, 0
+    while not late.patience_s({"p"}, 0.0, now_s, has_prompt=True):
+        now_s, times = now_s + BATCH_S, times + 1
+        late.ran({"a": now_s - BATCH_S}, BATCH_S, now_s)
+    assert times > 5
 
 
 def test_only_those_that_ran_a_moment_ago_are_remembered() -> None:

@@ -101,13 +101,21 @@ async def test_each_size_of_a_batch_is_measured_alone_however_they_take_turns() 
 @pytest.mark.parametrize("is_mixed", [False, True])
 async def test_a_prompt_waits_a_moment_for_those_who_decode_and_never_for_nobody(is_mixed: bool) -> None:
     thread, cache = Thread(), KVPool(1000).open(WHOLE)
-    prompt = thread.job(A, 1000)
+    prompt, other = thread.job(A, 1000), thread.job(B, 1000)
     for _ in range(2):
-        thread.run(thread.job(B, 1000))
+        thread.run(other)
     assert thread.turns.patience_s([prompt], 0.0) == 0.0
     for _ in range(2):  # it is back at once
-        thread.run(thread.step(cache), *[thread.job(B, 1000)] * is_mixed)
+        thread.run(thread.step(cache), *[other] * is_mixed, slower=10)
     assert thread.turns.patience_s([prompt], 0.0) > 0.0
     assert thread.turns.patience_s([prompt, thread.step(cache)], 0.0) == 0.0
     await asyncio.sleep(0.05)
     assert thread.turns.patience_s([prompt], 0.0) == 0.0
+
+
+async def test_a_prompt_does_not_wait_for_other_prompts() -> None:
+    thread = Thread()
+    prompt, other, row = thread.job(A, 1000), thread.job(B, 1000), thread.job(A)
+    for _ in range(2):
+        thread.run(row, other, slower=10)
+    assert thread.turns.patience_s([prompt, row], 0.0) == 0.0
