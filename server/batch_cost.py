@@ -79,10 +79,12 @@ class Timings:
     def ran(self, rows: float, seconds: float, now: Moment) -> None:
         """Note what `rows` have taken; they are at least one."""
         size = size_of(rows)
-        is_known = self.knows(rows, now)
-        before = self._seen[size] if is_known else self._anew.get(size, _Seen(rows, seconds, now))
-        is_shorter = seconds * before.rows < before.seconds * rows
-        weight = (_SHORTER if is_known else 1.0) if is_shorter else self._longer if is_known else 0.0
+        known = self._seen.get(size)
+        if known is not None and now.is_past(known.last):
+            known = None
+        before = known or self._anew.get(size, _Seen(rows, seconds, now))
+        shorter, longer = (_SHORTER, self._longer) if known else (1.0, 0.0)
+        weight = shorter if seconds * before.rows < before.seconds * rows else longer
         after = _Seen(
             before.rows + weight * (rows - before.rows),
             before.seconds + weight * (seconds - before.seconds),
