@@ -15,7 +15,6 @@ were away before: else every second batch would hold the prompt alone, and steps
 
 import math
 from collections.abc import Hashable, Mapping, Set
-from dataclasses import dataclass
 from typing import Any
 
 WINDOW = 0.16
@@ -29,22 +28,13 @@ _NEWEST = 0.2
 _FADING = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class _Left:
-    at_s: float
-    was_away_s: float
-
-    def away_s(self, until_s: float) -> float:
-        """How long it is expected to be away the next time. Whoever came late is not soon trusted again."""
-        away_s = max(0.0, until_s - self.at_s)
-        return max(away_s, _FADING * self.was_away_s) if math.isfinite(self.was_away_s) else away_s
-
-
 class Gathering:
     """Which sessions ran a moment ago, and how long batches with short works take. Times are in seconds."""
 
     def __init__(self) -> None:
-        self._left: dict[Hashable, _Left] = {}
+        self._left_s: dict[Hashable, float] = {}
+        self._away_s: dict[Hashable, float] = {}
+        """For how long each of these is expected to be away."""
         self._batch_s = 0.0
 
     def ran(self, came_s: Mapping[Any, float], batch_s: float, now_s: float) -> None:
@@ -52,11 +42,19 @@ class Gathering:
         batch_s = min(batch_s, MAX_LENGTH_S)
         self._batch_s += _NEWEST * (batch_s - self._batch_s) if self._batch_s else batch_s
         since_s = now_s - AWAY * self._batch_s
-        before = self._left
-        self._left = {session: left for session, left in before.items() if left.at_s > since_s}
         for session, at_s in came_s.items():
-            left = before.get(session)
-            self._left[session] = _Left(now_s, math.inf if left is None else left.away_s(at_s))
+            self._away_s[session] = self._expected_s(session, at_s)
+            self._left_s[session] = now_s
+        for session in [session for session, at_s in self._left_s.items() if at_s <= since_s]:
+            del self._left_s[session], self._away_s[session]
+
+    def _expected_s(self, session: Hashable, came_s: float) -> float:
+        """For how long it may be away the next time. Whoever came late is not soon trusted again."""
+        left_s = self._left_s.get(session)
+        if left_s is None:
+            return math.inf
+        away_s, before_s = max(0.0, came_s - left_s), self._away_s[session]
+        return max(away_s, _FADING * before_s) if math.isfinite(before_s) else away_s
 
     def patience_s(
         self, waiting: Set[Hashable], waited_s: float, now_s: float, *, has_prompt: bool = False
@@ -66,8 +64,8 @@ class Gathering:
         if has_prompt:
             return max(0.0, min(most_s, self._soonest_s(waiting, now_s)))
         since_s = now_s - AWAY * self._batch_s
-        for session, left in self._left.items():
-            if left.at_s > since_s and session not in waiting:
+        for session, left_s in self._left_s.items():
+            if left_s > since_s and session not in waiting:
                 return max(0.0, min(WINDOW * self._batch_s, most_s))
         return 0.0
 
@@ -75,8 +73,8 @@ class Gathering:
         """Until when the first of those who are soon back is overdue; 0 if there are none."""
         longest_s, window_s = MAX_WAIT * self._batch_s, WINDOW * self._batch_s
         overdue_s = [
-            left.at_s + left.was_away_s + window_s
-            for session, left in self._left.items()
-            if left.was_away_s <= longest_s and session not in waiting
+            self._left_s[session] + away_s + window_s
+            for session, away_s in self._away_s.items()
+            if away_s <= longest_s and session not in waiting
         ]
         return min([at_s - now_s for at_s in overdue_s if at_s > now_s], default=0.0)

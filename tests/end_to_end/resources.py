@@ -16,7 +16,8 @@ from tests.end_to_end.processes import Service
 _NUMBERED = re.compile(r"(socket|pipe):\[\d+\]")
 SPILLED = "a spilled session's file"
 SPARE_P2PD_THREADS = 4
-LEARNED = "server.batch_cost._Seen"  # what batches cost, one for each power of two of rows
+LEARNED = ("server.batch_cost._Seen", "server.batch_cost.Moment")
+"""What batches cost: one of each for each power of two of rows."""
 RENEWED = "swarm.wire.records.ServerRecord"
 """Objects of this kind come and go by themselves: for a while there are an old one and a new one."""
 

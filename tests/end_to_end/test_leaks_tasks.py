@@ -31,7 +31,8 @@ async def settled(swarm: Swarm, before: Counter[str]) -> Counter[str]:
         for server in swarm.servers:
             forget_tombstones(server)
         more = tasks() + own_objects() - before
-        del more[RENEWED], more[LEARNED]
+        for usual in (RENEWED, *LEARNED):
+            del more[usual]
         if not more or time.monotonic() > deadline:
             return more
 

@@ -93,4 +93,4 @@ def test_only_those_that_ran_a_moment_ago_are_remembered() -> None:
     gathering = Gathering()
     for number in range(10_000):
         gathering.ran({number: 0.0}, BATCH_S, number * BATCH_S)
-    assert len(gathering._left) <= AWAY + 1
+    assert len(gathering._left_s) == len(gathering._away_s) <= AWAY + 1
