@@ -81,7 +81,17 @@ class Decoding:
 
     def step_s(self, *caches: SessionCache) -> float:
         """Decode one token in each of `caches` as one batch; return the seconds it took."""
-        chunks = self._chunks(dict.fromkeys(caches, 1))
+        return self._run_s(dict.fromkeys(caches, 1))
+
+    def prompt_s(self, tokens: int) -> float:
+        """Read a prompt of `tokens` at once, in a session that ends with it; return the seconds it took."""
+        cache = self._pool.open(self._model.span)
+        seconds = self._run_s({cache: tokens})
+        self._pool.close(cache)
+        return seconds
+
+    def _run_s(self, works: dict[SessionCache, int]) -> float:
+        chunks = self._chunks(works)
         started = time.perf_counter()
         self._model.run(chunks)
         return time.perf_counter() - started

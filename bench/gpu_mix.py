@@ -1,7 +1,7 @@
 """What a span on a GPU does besides decoding alone: prompts, both at once, and quantized blocks.
 
 Sessions of eight peers decode through an executor, as in a server, while another peer's prompt is read; each
-is also timed without the other. What the scheduler promises is that a step takes at most twice as long.
+is also timed without the other. The scheduler means to let a batch take at most twice as long.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from server.attention import Chunk
+from bench.decode_context import WARM_UP_STEPS, Decoding
 from server.executor import Executor
 from server.kv_cache import KVPool, SessionCache
 from server.span import SpanModel
@@ -26,7 +26,6 @@ STEPS = 100
 ROUNDS = 5
 READER = PeerId("reader")
 CONTEXT_TOKENS = 64
-WARM_UP_STEPS = 5
 
 
 async def mixed(
@@ -101,9 +100,8 @@ def quantized(models: Mapping[str, SpanModel], pairs: int, prompt_tokens: int = 
 
     How near they are to full ones is for `bench quantization`: random weights make any rounding grow.
     """
-    runs = {name: _Runs(model) for name, model in models.items()}
-    inputs = torch.randn(prompt_tokens, next(iter(models.values())).hidden_size)
-    rounds = [{name: run.times_s(inputs) for name, run in runs.items()} for _ in range(pairs + 1)][1:]
+    runs = {name: _Runs(model, prompt_tokens) for name, model in models.items()}
+    rounds = [{name: run.times_s() for name, run in runs.items()} for _ in range(pairs + 1)][1:]
     return {name: _medians_ms([it[name] for it in rounds]) for name in models}
 
 
@@ -112,30 +110,18 @@ def _medians_ms(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 class _Runs:
-    """One span, and 32 sessions that decode on it."""
+    """One span, 32 sessions that decode on it, and prompts of so many tokens."""
 
-    def __init__(self, model: SpanModel) -> None:
-        self._model, self._pool = model, KVPool(10_000_000)
-        self._caches = [self._pool.open(model.span) for _ in range(32)]
+    def __init__(self, model: SpanModel, prompt_tokens: int) -> None:
+        self._decoding, self._prompt_tokens = Decoding(model), prompt_tokens
+        self._caches = [self._decoding.open(1) for _ in range(32)]
         for _ in range(WARM_UP_STEPS):
-            self._step(self._caches), self._step(self._caches[:1])
+            self._decoding.step_s(*self._caches), self._decoding.step_s(self._caches[0])
 
-    def times_s(self, inputs: Tensor) -> dict[str, float]:
-        """Seconds of a step of one session, of 32, and of `inputs` [tokens, hidden] as a prompt."""
-        prompt = self._pool.open(self._model.span)
-        one, many = self._step(self._caches[:1]), self._step(self._caches)
-        times = {"step_ms": one, "steps_ms": many, "prompt_ms": self._run({prompt: inputs})}
-        self._pool.close(prompt)
-        return times
-
-    def _step(self, caches: Sequence[SessionCache]) -> float:
-        return self._run({cache: torch.randn(1, self._model.hidden_size) for cache in caches})
-
-    def _run(self, inputs: Mapping[SessionCache, Tensor]) -> float:
-        chunks = []
-        for cache, hidden in inputs.items():
-            self._pool.begin_write(cache, cache.used, cache.used + len(hidden))
-            chunks.append(Chunk(cache, cache.span, cache.used, hidden.to(self._model.dtype)))
-        started = time.perf_counter()
-        self._model.run(chunks)
-        return time.perf_counter() - started
+    def times_s(self) -> dict[str, float]:
+        """Seconds of a step of one session, of 32, and of a prompt."""
+        return {
+            "step_ms": self._decoding.step_s(self._caches[0]),
+            "steps_ms": self._decoding.step_s(*self._caches),
+            "prompt_ms": self._decoding.prompt_s(self._prompt_tokens),
+        }
