@@ -61,7 +61,7 @@ class Line:
     """Whether several sizes were seen; of a single one all comes once."""
 
 
-def size_of(rows: float) -> int:
+def _size_of(rows: float) -> int:
     """The class of a batch of so many rows: one for each power of two, as there is of graphs."""
     return (int(rows) - 1).bit_length()
 
@@ -78,7 +78,7 @@ class Timings:
 
     def ran(self, rows: float, seconds: float, now: Moment) -> None:
         """Note what `rows` have taken; they are at least one."""
-        size = size_of(rows)
+        size = _size_of(rows)
         known = self._seen.get(size)
         if known is not None and now.is_past(known.last):
             known = None
@@ -99,7 +99,7 @@ class Timings:
 
     def knows(self, rows: float, now: Moment) -> bool:
         """Whether so many rows were seen often enough, and of late."""
-        seen = self._seen.get(size_of(rows))
+        seen = self._seen.get(_size_of(rows))
         return seen is not None and not now.is_past(seen.last)
 
     def line(self) -> Line | None:
@@ -145,7 +145,7 @@ class BatchCost:
         rows, now = max(1.0, rows), Moment(self._number, now_s)
         if self._short.knows(rows, now):
             return False
-        size = size_of(rows)
+        size = _size_of(rows)
         times, last = self._num_alone.get(size, (0, now))
         if now.is_past(last):
             times = 0
