@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.decode_context import WARM_UP_STEPS, Decoding
 from server.executor import Executor
 from server.kv_cache import KVPool, SessionCache
+from server.recent import PRESENT_S
 from server.span import SpanModel
 from server.work import Work
 from swarm.wire.blocks import PeerId
@@ -56,6 +57,7 @@ class _Crowd:
         for cache in self._caches.values():
             cache.used = min(cache.used, CONTEXT_TOKENS)  # every round begins as far as the others
         steps_s = await self._decode(lambda times: len(times) >= steps)
+        await asyncio.sleep(PRESENT_S)  # until then they are between two steps, and the prompt is not alone
         prompt_s = await self._read()
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(self._read())

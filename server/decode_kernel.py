@@ -21,6 +21,10 @@ FIELDS = 13
 """Numbers per session in the table: `server.newest.Newest.numbers`."""
 SPLIT_TOKENS = 1024
 _LEAST_DOT = 16
+_LEAST_SPLITS = 16
+_ANY = ["table", "num_splits"]
+"""The kernels are compiled once for all sessions of up to so many splits, and for tables that lie anywhere:
+each time takes seconds, in which every session of the server waits."""
 _TRIED_TOKENS = 100
 _MOST_SUMS = 1 << 14
 """Numbers that one program may keep in registers for its outputs."""
@@ -81,7 +85,7 @@ def decode(
     _join_splits[(sessions, heads)](
         found, lse, output, table, sinks if sinks is not None else lse, num_splits,
         FIELDS=FIELDS, HEADS=heads, VALUE_DIM=value_dim, BLOCK_VALUE=_padded(value_dim),
-        BLOCK_SPLITS=triton.next_power_of_2(num_splits), HAS_SINKS=sinks is not None,
+        BLOCK_SPLITS=max(_LEAST_SPLITS, triton.next_power_of_2(num_splits)), HAS_SINKS=sinks is not None,
     )  # fmt: skip
 
 
@@ -158,7 +162,7 @@ def _attend_new(  # type: ignore[no-untyped-def]
     return output + new_value.to(tl.float32)[None, :], logits
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=_ANY)  # type: ignore[untyped-decorator]
 def _attend_split(  # type: ignore[no-untyped-def]
     query, new_keys, new_values, table, found, lse, bias, scaling, softcap,
     query_head, query_row, query_dim, key_head, key_row, key_dim, value_head, value_row, value_dim,
@@ -223,7 +227,7 @@ def _attend_split(  # type: ignore[no-untyped-def]
     )
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=_ANY)  # type: ignore[untyped-decorator]
 def _join_splits(  # type: ignore[no-untyped-def]
     found, lse, output, table, sinks, num_splits,
     FIELDS: tl.constexpr, HEADS: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -194,7 +194,7 @@ class Executor:
                 batch = [(self._jobs[share.number], share) for share in shares]
                 results, is_one_batch = self._run([(job, share.tokens) for job, share in batch])
                 self._turns.ran(batch, began_s, is_one_batch=is_one_batch)
-                self._postprocess(shares, results)
+                self._postprocess(batch, results)
         return True
 
     def _wait_for_more(self) -> None:
@@ -227,23 +227,19 @@ class Executor:
                 return [as_told(error)], False
             return [self._run([alone])[0][0] for alone in batch], False
 
-    def _postprocess(self, shares: Sequence[Share], results: Sequence[Tensor | Exception]) -> None:
+    def _postprocess(self, batch: Sequence[tuple[Job, Share]], results: Sequence[Tensor | Exception]) -> None:
         """Answer those whose work is done."""
-        finished: list[tuple[asyncio.Future[Tensor], Tensor | Exception]] = []
+        finished: dict[int, tuple[asyncio.Future[Tensor], Tensor | Exception]] = {}
+        for (job, share), result in zip(batch, results, strict=True):
+            answer = job.ran(result) if isinstance(result, Tensor) else result
+            if answer is not None:
+                finished[share.number] = job.future, answer
         with self._changed:
-            for share, result in zip(shares, results, strict=True):
-                job = self._jobs[share.number]
-                if isinstance(result, Tensor):
-                    job.done_tokens += share.tokens
-                    job.outputs.append(result)
-                    if job.left_tokens:
-                        continue
-                    result = job.outputs[0] if len(job.outputs) == 1 else torch.cat(job.outputs)
-                finished.append((job.future, result))
-                del self._jobs[share.number]
+            for number in finished:
+                del self._jobs[number]
         self.num_batches += 1
         if finished:
-            self._loop.call_soon_threadsafe(_settle_all, finished)
+            self._loop.call_soon_threadsafe(_settle_all, finished.values())
 
     def _give_up(self, error: Exception) -> list[tuple[asyncio.Future[Any], Exception]]:
         """Accept nothing more; return `error` for everybody who waits."""
@@ -270,7 +266,7 @@ def _why_gone(job: Job) -> Exception:
     return ValueError("the KV cache was closed while its step waited")
 
 
-def _settle_all(finished: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+def _settle_all(finished: Iterable[tuple[asyncio.Future[Any], Any]]) -> None:
     for future, result in finished:
         if future.done():
             continue

@@ -49,9 +49,12 @@ class Gathering:
             del self._left_s[session], self._away_s[session]
 
     def _expected_s(self, session: Hashable, came_s: float) -> float:
-        """For how long it may be away the next time. Whoever came late is not soon trusted again."""
+        """For how long it may be away the next time. Whoever came late is not soon trusted again.
+
+        But one that had gone, while its user thought, begins anew: that says nothing about its next steps.
+        """
         left_s = self._left_s.get(session)
-        if left_s is None:
+        if left_s is None or came_s - left_s > AWAY * self._batch_s:
             return math.inf
         away_s, before_s = max(0.0, came_s - left_s), self._away_s[session]
         return max(away_s, _FADING * before_s) if math.isfinite(before_s) else away_s

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from server.attention_kernels import Options, Rows, Visible, attend_rows
 from server.kv_cache import KVPool, SessionCache
-from server.newest import Newest, attend_newest
+from server.newest import Newest, attend_newest, attend_rows_of_table, count_splits, table_of
 from swarm.wire.blocks import Span
 
 SPAN = Span(0, 1)
@@ -32,6 +32,8 @@ class Case:
     has_bias: bool = False
     window: int = 0
     dtype: torch.dtype = torch.float32
+    layer: int = 0
+    """Which of two whose tables lie one behind the other, as in a graph."""
 
 
 CASES = {
@@ -44,6 +46,7 @@ CASES = {
     "bias": Case(has_bias=True, heads=2),
     "window": Case(window=20),
     "long window": Case(window=1030),
+    "a later layer": Case(positions=(50,), layer=1),
     "all at once": Case(window=1050, softcap=3.0, has_sinks=True, has_bias=True),
 }
 
@@ -79,7 +82,12 @@ def compare(case: Case, device: torch.device) -> float:
         parts = apart[row - 1].write(*new).parts(position + 1)
         seen = Visible(visible, None, is_causal=False)
         expected[row] = attend_rows(Rows(query[:, row : row + 1], parts, seen), options)[0]
-    attend_newest(query, keys, values, newest, options, output)
+    if case.layer:
+        tables = table_of([[each.numbers for each in newest]] * 2).to(device)
+        table = tables[case.layer], count_splits(newest)
+        attend_rows_of_table(query, keys, values, table, options, output)
+    else:
+        attend_newest(query, keys, values, newest, options, output)
     for one, other in zip(together, apart, strict=True):
         one.used = other.used = other.used + 1
         (mine,), (same,) = pool.export_pages(one, one.used), pool.export_pages(other, other.used)

@@ -190,6 +190,14 @@ async def test_a_long_prompt_is_cut_and_others_decode_between_its_chunks() -> No
         assert chunks == [(0, 32), (32, 32), (64, 32), (96, 4)]
 
 
+async def test_each_token_of_a_work_that_is_cut_keeps_its_place() -> None:
+    async with open_fake() as fake:
+        hidden = torch.arange(400.0).view(100, 4)
+        work = Work(fake.pool.open(SPAN), SPAN, 0, hidden, ALICE)
+        assert torch.equal(await fake.executor.run(work), hidden + 1)
+        assert len(fake.runner.batches) == 4
+
+
 async def test_prompts_of_two_peers_take_turns() -> None:
     async with open_fake() as fake:
         fake.runner.gate.clear()

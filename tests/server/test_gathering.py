@@ -89,6 +89,16 @@ def test_whoever_came_late_once_is_not_soon_waited_for_by_a_prompt() -> None:
     assert times > 5
 
 
+def test_whoever_had_gone_is_waited_for_again_as_soon_as_it_decodes() -> None:
+    """Else a prompt beside it has every second batch for itself until a long absence has faded."""
+    back, now_s = returning(a=30.0), 31.0
+    back.ran({"a": now_s}, BATCH_S, now_s + BATCH_S)
+    assert not back.patience_s({"p"}, 0.0, now_s + BATCH_S, has_prompt=True)
+    now_s += 2 * BATCH_S
+    back.ran({"a": now_s - BATCH_S}, BATCH_S, now_s)
+    assert back.patience_s({"p"}, 0.0, now_s, has_prompt=True)
+
+
 def test_only_those_that_ran_a_moment_ago_are_remembered() -> None:
     gathering = Gathering()
     for number in range(10_000):

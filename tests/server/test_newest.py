@@ -8,7 +8,7 @@ import torch
 from server.kv_cache import KVPool
 from server.newest import Newest, can_attend_together
 from swarm.wire.blocks import Span
-from tests.server.newest_cases import CASES, compare
+from tests.server.newest_cases import CASES, Case, compare
 
 
 def test_on_a_cpu_each_session_attends_alone() -> None:
@@ -40,3 +40,18 @@ def test_the_kernel_is_told_where_a_sessions_own_keys_lie_and_where_those_that_i
 def test_the_kernel_gives_what_sessions_alone_give_on_a_gpu(name: str, dtype: torch.dtype) -> None:
     difference = compare(replace(CASES[name], dtype=dtype), torch.device("cuda"))
     assert difference < {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 4e-2}[dtype]
+
+
+@pytest.mark.gpu
+def test_no_kernel_is_compiled_anew_while_sessions_become_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton, compiled = pytest.importorskip("triton"), []
+    compare(Case(positions=(50, 60)), torch.device("cuda"))
+    monkeypatch.setattr(
+        triton.knobs.runtime, "jit_post_compile_hook", lambda *, repr, **_: compiled.append(repr)
+    )
+    for position in (1023, 1024, 2050, 5000, 16_000):
+        compare(Case(positions=(50, position)), torch.device("cuda"))
+    compare(Case(positions=(50,), layer=1), torch.device("cuda"))  # its table lies at no multiple of 16 bytes
+    assert not compiled
+    compare(Case(positions=(50, 60), dim=32), torch.device("cuda"))
+    assert compiled, "nobody told what is compiled"
