@@ -231,7 +231,7 @@ class Executor:
         """Answer those whose work is done."""
         finished: dict[int, tuple[asyncio.Future[Tensor], Tensor | Exception]] = {}
         for (job, share), result in zip(batch, results, strict=True):
-            answer = job.ran(result) if isinstance(result, Tensor) else result
+            answer = job.ran(share.tokens, result) if isinstance(result, Tensor) else result
             if answer is not None:
                 finished[share.number] = job.future, answer
         with self._changed:

@@ -43,17 +43,17 @@ class Job:
         """Tokens that have not run."""
         return self.work.hidden.shape[0] - self.done_tokens
 
-    def ran(self, output: Tensor) -> Tensor | None:
-        """Keep what its next tokens gave, and return it with all that came before once that is the whole.
+    def ran(self, tokens: int, output: Tensor) -> Tensor | None:
+        """Keep what its next `tokens` gave, and return it with all that came before once that is the whole.
 
         Each part goes to its place at once: to join them at the end would hold everybody up.
         """
-        tokens, before = self.work.hidden.shape[0], self.done_tokens
-        self.done_tokens += output.shape[0]
-        if output.shape[0] == tokens:
+        all_tokens, before = self.work.hidden.shape[0], self.done_tokens
+        self.done_tokens += tokens
+        if tokens == all_tokens:
             return output
         if self._output is None:
-            self._output = output.new_empty((tokens, output.shape[1]))
+            self._output = output.new_empty((all_tokens, output.shape[1]))
         self._output[before : self.done_tokens] = output
         return None if self.left_tokens else self._output
 
