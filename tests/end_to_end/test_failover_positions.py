@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+import pytest_asyncio
 
 from swarm.inference import InferenceSession
 from tests.end_to_end.exact import (
@@ -25,7 +26,7 @@ from tests.end_to_end.exact import (
 )
 from tests.end_to_end.swarm import BlockServer, Offer, Swarm, open_swarm, spans
 
-# Half a minute each on two cores, and sensitive to false alarms when others use them.
+# A quarter of a minute each on two cores, and sensitive to false alarms when others use them.
 pytestmark = pytest.mark.timeout(300)
 
 SPANS = [(0, 2), (2, 5), (5, 6)]
@@ -33,6 +34,12 @@ PRIMARY, SPARE = 1e5, 100.0
 ANSWER_TOKENS = 32
 PROMPT_TOKENS = 7
 ROOM_TOKENS = 1 << 15  # 32 sessions, each granted 256 at once, and twice while one moves
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def without_debug_mode() -> None:
+    """Thirty sessions at once take twice as long in it; `--all` has it for all other tests."""
+    asyncio.get_running_loop().set_debug(False)
 
 
 @dataclass

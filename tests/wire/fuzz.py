@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-FEW, MANY = 200, 5_000  # --all: other ones in each run
+FEW, MANY = 200, 3_000  # --all: other ones in each run
 EXAMPLES = pytest.mark.parametrize(
     "num_examples", [FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 )
