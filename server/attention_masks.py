@@ -77,7 +77,7 @@ class RaggedMask:
 
     def _allowed(self, position: int, tokens: int) -> Tensor:
         """Return which keys `[0, position + tokens)` the rows from `position` on see, `[tokens, keys]`."""
-        allowed = sdpa_mask(
+        allowed: torch.Tensor | None = sdpa_mask(
             batch_size=1,
             q_length=tokens,
             kv_length=position + tokens,
