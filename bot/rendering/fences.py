@@ -12,6 +12,8 @@ from dataclasses import dataclass
 TAB_COLUMNS = 4
 _BULLET = re.compile(r"(?:[-+*]|\d{1,9}[.)])(?= |\t|$)")
 _MARK = re.compile(r"(`{3,}|~{3,})(.*)", re.DOTALL)
+_NO_INTERRUPTION = re.compile(r"(?:[-+*]|\d{1,9}[.)])\s*$|(?!0*1[.)])\d{1,9}[.)]")
+_UNDERLINE = re.compile(r"(?:-+|=+)[ \t]*$")
 _NEW_BLOCK = ("#", ">", "---", "***", "___")
 _NO_TEXT = ("#", "---", "***", "___")
 
@@ -66,14 +68,18 @@ def after_line(state: State, line: str) -> State:
         return State(state.fence, state.items[:-1] if state.is_empty_item else state.items)
     if state.fence is not None:
         return _inside(state, state.fence, column, rest)
-    items = tuple(start for start in state.items if column >= start)
-    column, rest, items = _past_bullets(column, rest, items)
+    items = kept = tuple(start for start in state.items if column >= start)
+    is_beside = state.is_paragraph and kept == state.items
+    if not (is_beside and _NO_INTERRUPTION.match(rest)):  # an empty item, or a number that is not the first
+        column, rest, items = _past_bullets(column, rest, kept)
     container = items[-1] if items else 0
+    if is_beside and items == kept and _UNDERLINE.match(rest) and column - container < TAB_COLUMNS:
+        return State(None, items)  # the paragraph was a heading
     mark = _MARK.match(rest.rstrip("\n")) if column - container < TAB_COLUMNS else None
     if mark and (mark[1][0] == "~" or "`" not in mark[2]):
         return State(Fence(mark[1], mark[2].strip(), container), items)
     is_text = bool(rest.strip()) and (state.is_paragraph or column - container < TAB_COLUMNS)
-    goes_on = state.is_paragraph and len(items) < len(state.items) and not rest.startswith(_NEW_BLOCK)
+    goes_on = state.is_paragraph and items == kept != state.items and not rest.startswith(_NEW_BLOCK)
     if goes_on:
         return State(None, state.items, is_text)
     return State(None, items, is_text and not rest.startswith(_NO_TEXT), is_empty_item=not rest.strip())

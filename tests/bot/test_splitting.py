@@ -55,6 +55,12 @@ def test_behaviour_06_every_preview_fits_and_is_balanced(text: str, limit: int, 
 
 
 @given(ANSWERS)
+@example("word\n- \n   ```")  # an empty item ends no paragraph: this underlines it
+@example("word\n* \n   ```")
+@example("word\n10) word\n  ```")
+@example("- word\n10) word\n    ```")
+@example("* - word\n10) \n   ```")  # a new item is no more of the paragraph before
+@example("word\n=\n- \n  ```")
 def test_the_fence_that_we_believe_to_be_open_is_open(text: str) -> None:
     assert is_balanced(text) == (open_at_end(text) is None or open_at_end(text + "\nx") is None)
 
