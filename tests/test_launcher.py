@@ -33,6 +33,7 @@ case "$1 ${{2:-}}" in
         while [[ -e $FAKE/hold ]]; do sleep 0.05; done
         [[ ! -e $FAKE/offline ]] || {{ echo "ERROR: No matching distribution found for torch"; exit 1; }} ;;
     "-m ruff" | "-m mypy" | "-c "*importlinter*)
+        echo "${{@:2}}" >>"$FAKE/checks"
         [[ ! -e $FAKE/bad-$2 ]] || {{ echo "a complaint"; exit 1; }} ;;
     "-m tests.peers")
         [[ -z ${{PYTHONSAFEPATH:-}} && -f murmur ]] || {{ echo "No module named 'tests'" >&2; exit 1; }}
@@ -308,6 +309,20 @@ def test_checks_need_the_developers_tools_and_one_failure_hides_no_other(launche
     assert output.count("a complaint") == 2
     assert launcher.run("demo")[0] == 0
     assert len(launcher.pip_calls()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ([], ["ruff format --quiet --diff .", "ruff check --quiet ."]),
+        (["--fix"], ["ruff format --quiet .", "ruff check --quiet --fix ."]),
+    ],
+)
+def test_checks_change_files_only_if_they_are_to_fix(
+    launcher: Launcher, given: list[str], asked: list[str]
+) -> None:
+    assert launcher.run("check", *given)[0] == 0
+    assert (launcher.state / "checks").read_text(encoding="utf-8").splitlines()[:2] == asked
 
 
 CORES = os.cpu_count() or 1
