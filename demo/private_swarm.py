@@ -53,7 +53,10 @@ async def _bootstrap(order: dict[str, Any]) -> None:
     peers = order["initial_peers"]
     async with (
         open_transport(
-            Path(order["identity"]), initial_peers=peers, host_maddrs=order["host_maddrs"]
+            Path(order["identity"]),
+            initial_peers=peers,
+            host_maddrs=order["host_maddrs"],
+            use_relay=False,
         ) as transport,
         open_dht(transport, peers),
     ):
@@ -71,6 +74,7 @@ async def _block_server(order: dict[str, Any]) -> None:
         initial_peers=tuple(order["initial_peers"]),
         blocks=Span(*order["blocks"]),
         host_maddrs=tuple(order["host_maddrs"]),
+        use_relay=False,
         ready_file=Path(order["ready_file"]),
         public_name=order["start"],
         kv_tokens=8192,

@@ -82,6 +82,12 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--announce-maddrs", nargs="+", default=[], metavar="ADDRESS", help="where others reach this machine"
     )
+    parser.add_argument(
+        "--no-relay",
+        dest="relay",
+        action="store_false",
+        help="for a swarm in which all reach each other: carry no traffic of others; takes 30 MB less",
+    )
     parser.add_argument("--public-name", default="", help="shown beside your server in ./murmur status")
 
 
@@ -173,6 +179,7 @@ def _options(parsed: argparse.Namespace) -> "Options":
         identity=parsed.identity,
         host_maddrs=tuple(parsed.host_maddrs),
         announce_maddrs=tuple(parsed.announce_maddrs),
+        use_relay=parsed.relay,
         public_name=parsed.public_name,
         ready_file=parsed.ready_file,
         num_threads=parsed.threads,

@@ -67,6 +67,7 @@ class Options:
     identity: Path | None = None
     host_maddrs: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
     announce_maddrs: tuple[str, ...] = ()
+    use_relay: bool = True
     public_name: str = ""
     ready_file: Path | None = None
     num_threads: int = 1
@@ -85,6 +86,7 @@ async def serve(options: Options, say: Say) -> None:
                 initial_peers=options.initial_peers,
                 host_maddrs=options.host_maddrs,
                 announce_maddrs=options.announce_maddrs,
+                use_relay=options.use_relay,
             )
         )
         dht = await stack.enter_async_context(open_dht(transport, options.initial_peers))

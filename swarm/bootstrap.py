@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--initial-peers", nargs="+", default=[], metavar="ADDRESS", help="nodes of a swarm to join"
     )
     parser.add_argument(
+        "--no-relay",
+        dest="relay",
+        action="store_false",
+        help="carry no traffic of servers that have no open port",
+    )
+    parser.add_argument(
         "--ready-file",
         type=Path,
         metavar="FILE",
@@ -76,6 +82,7 @@ async def run_bootstrap(arguments: argparse.Namespace) -> None:
             initial_peers=arguments.initial_peers,
             host_maddrs=arguments.host_maddrs,
             announce_maddrs=arguments.announce_maddrs,
+            use_relay=arguments.relay,
         ) as transport,
         open_dht(transport, arguments.initial_peers) as dht,
     ):

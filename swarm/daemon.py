@@ -25,6 +25,7 @@ START_S = 20.0
 CUT_OFF_S = 5.0
 MAX_SOCKET_FOLDER_LETTERS = 60
 GUARD = Path(__file__).with_name("p2pd_guard.py")
+NO_RELAY = '{"Relay": {"Enabled": false}}'
 
 
 def native_id(peer_id: PeerId) -> PeerID:
@@ -37,6 +38,7 @@ class GuardedP2P(P2P):  # type: ignore[misc]
 
     incoming: IncomingStreams
     is_listening: asyncio.Event
+    config: Path
 
     async def fail_with_daemon(self) -> None:
         """Wait until p2pd ends, and raise SwarmError: every peer seems gone, which is not their fault."""
@@ -57,10 +59,13 @@ class GuardedP2P(P2P):  # type: ignore[misc]
             async with asyncio.timeout(CUT_OFF_S):
                 await self._client.disconnect(native_id(peer_id))
 
-    @staticmethod
-    def _make_process_args(*args: Any, **kwargs: Any) -> list[str]:
+    @classmethod
+    def _make_process_args(cls, *args: Any, relay: bool, **kwargs: Any) -> list[str]:
         guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(MAX_P2PD_FILES)]
-        return [*guard, *P2P._make_process_args(*args, **kwargs)]
+        if not relay:  # the option alone leaves on what is on by default
+            cls.config.write_text(NO_RELAY)
+            kwargs["f"] = cls.config
+        return [*guard, *P2P._make_process_args(*args, relay=relay, **kwargs)]
 
     def _start_listening(self) -> None:
         """As hivemind does, but what a peer opens beyond its limits is refused before it costs others."""
@@ -85,6 +90,7 @@ def sockets_in_a_folder() -> Iterator[type[GuardedP2P]]:
     place = usual if usual.isascii() and len(usual) <= MAX_SOCKET_FOLDER_LETTERS else "/tmp"
     with passing_folder(Path(place)) as folder:
         ours: dict[str, Any] = {"incoming": IncomingStreams(), "is_listening": asyncio.Event()}
+        ours["config"] = folder / "p2pd.json"
         ours["_UNIX_SOCKET_PREFIX"] = f"/unix{folder}/"
         yield cast(type[GuardedP2P], type("GuardedP2PInFolder", (GuardedP2P,), ours))
 

@@ -60,7 +60,10 @@ async def until(is_true: Callable[[], object], within_s: float, what: str) -> No
 
 
 class Peer:
-    """Somebody in the network, who can die. Start with `start`."""
+    """Somebody in the network, who can die. Start with `start`.
+
+    Nobody relays: a p2pd that is to do so takes twice as long to start.
+    """
 
     transport: Transport
 
@@ -134,7 +137,7 @@ class Bootstrap(Peer):
     """Where the others meet, and what keeps their records. Nobody kills it."""
 
     async def open(self, stack: AsyncExitStack) -> None:
-        self.transport = await stack.enter_async_context(open_transport())
+        self.transport = await stack.enter_async_context(open_transport(use_relay=False))
         await stack.enter_async_context(open_dht(self.transport))
 
 
@@ -182,7 +185,7 @@ class BlockServer(Peer):
         self.pool = KVPool(offer.room_tokens * len(self.span), spill_to=spill, windows=windows)
 
     async def open(self, stack: AsyncExitStack) -> None:
-        self.transport = await stack.enter_async_context(open_transport())
+        self.transport = await stack.enter_async_context(open_transport(use_relay=False))
         for address in self._initial_peers:  # quicker than to let p2pd join them before it listens
             await self.transport.connect(PeerId(address.rpartition("/p2p/")[2]), [address])
         runner = self._model.span(self.span)
@@ -295,7 +298,7 @@ class Client(Peer):
 
     async def open(self, stack: AsyncExitStack) -> None:
         self.transport = await stack.enter_async_context(
-            open_transport(self._identity, initial_peers=self._addresses, client_only=True)
+            open_transport(self._identity, initial_peers=self._addresses, use_relay=False, client_only=True)
         )
         self._dht = await stack.enter_async_context(open_dht(self.transport, self._addresses))
         self.network = await stack.enter_async_context(self._open_network(self._servers))

@@ -50,6 +50,21 @@ async def dial(client: Transport, server: Transport) -> FrameStream:
     return await client.open_stream(server.peer_id, ECHO, server.addresses, limit=LIMIT, decoder=FROM_CHAIN)
 
 
+async def test_who_uses_no_relays_is_none() -> None:
+    hop = "/libp2p/circuit/relay/0.2.0/hop"
+    async with (
+        open_transport() as relay,
+        open_transport(use_relay=False) as other,
+        open_transport() as client,
+    ):
+        await client.connect(other.peer_id, other.addresses)
+        with pytest.raises(PeerUnreachable, match="protocols not supported"):
+            await client.open_stream(other.peer_id, hop, limit=LIMIT, decoder=FROM_CHAIN)
+        await client.connect(relay.peer_id, relay.addresses)
+        stream = await client.open_stream(relay.peer_id, hop, limit=LIMIT, decoder=FROM_CHAIN)
+        stream.close()
+
+
 async def test_frames_and_tensors_come_back_as_they_were() -> None:
     async with two() as (server, client):
         stream = await dial(client, server)
