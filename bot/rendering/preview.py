@@ -2,7 +2,7 @@
 
 import re
 
-from bot.rendering.fences import open_at_end
+from bot.rendering.fences import lines_of, open_at_end
 from bot.rendering.splitting import Measure, Part, split
 
 MARK = "..."
@@ -12,7 +12,6 @@ EXTRA = len(f" {MARK}") + MAX_CODE_MARK
 """By so much the last part may be longer than the limit: cuts are where they will be in the end."""
 
 _RUN = re.compile(r"`+")
-_PARAGRAPH = re.compile(r"\n[ \t]*\n")
 
 
 def preview(text: str, limit: int, measure: Measure = len) -> list[Part]:
@@ -32,15 +31,18 @@ def _unfinished(part: Part) -> Part:
 
 
 def open_code_mark(text: str) -> str:
-    """What ends the inline code that is open at the end of `text`; "" if none is, or it has just begun."""
-    if open_at_end(text) is not None:
+    """What ends the inline code that is open at the end of `text`; "" if none is, or more marks may come.
+
+    One more behind others would make them longer, and at a line's beginning a fence.
+    """
+    if open_at_end(text) is not None or text.endswith("`"):
         return ""
-    paragraph = _PARAGRAPH.split(text)[-1]
-    runs = [match[0] for match in _RUN.finditer(paragraph)]
+    paragraph = max((start for start, state, _ in lines_of(text) if not state.is_paragraph), default=0)
+    runs = [match[0] for match in _RUN.finditer(text, paragraph)]
     while runs:
         run = runs.pop(0)
         if run in runs:
             del runs[: runs.index(run) + 1]
-        elif len(run) <= MAX_CODE_MARK and not paragraph.endswith(run):
+        elif len(run) <= MAX_CODE_MARK:
             return run
     return ""

@@ -23,12 +23,29 @@ WORDS = st.sampled_from(
 INFO = st.sampled_from(["", "python", "c++", " sh ", "info " * 8, "y" * 150])
 MARKS = st.sampled_from(["```", "````", "`````````", "~~~", "~~~~~", "``", "~~"])
 INDENTS = st.sampled_from(["", " ", "   ", "    ", "\t"])
-BULLETS = st.sampled_from(["", "", "", "- ", "1. ", "10) ", "* - "])
+BULLETS = st.sampled_from(["", "", "", "", "- ", "1. ", "10) ", "* - ", "> ", "- > "])
+OTHERS = [
+    "---",
+    "***",
+    "* * *",
+    "- - -",
+    "===",
+    "-",
+    "=",
+    "1.",
+    ">",
+    "# head",
+    "#tag",
+    "***bold***",
+    "\u0661. one",
+]
 PROSE = st.lists(WORDS, max_size=12).map(" ".join)
 FENCE_LINES = st.builds("{}{}{}{}".format, INDENTS, BULLETS, MARKS, INFO)
 PROSE_LINES = st.builds("{}{}{}".format, INDENTS, BULLETS, PROSE)
-LINES = st.one_of(PROSE_LINES, PROSE_LINES, FENCE_LINES, st.just(""))
-ANSWERS = st.lists(LINES, max_size=40).map("\n".join)
+OTHER_LINES = st.builds("{}{}{}".format, INDENTS, BULLETS, st.sampled_from(OTHERS))
+LINES = st.one_of(PROSE_LINES, PROSE_LINES, FENCE_LINES, OTHER_LINES, st.just(""))
+ENDS = st.sampled_from(["\n", "\n", "\n", "\r\n", "\xa0\n", "\u2028"])
+ANSWERS = st.lists(st.builds("{}{}".format, LINES, ENDS), max_size=40).map("".join)
 
 
 def is_balanced(text: str) -> bool:

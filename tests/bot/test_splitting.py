@@ -60,7 +60,16 @@ def test_behaviour_06_every_preview_fits_and_is_balanced(text: str, limit: int, 
 @example("word\n10) word\n  ```")
 @example("- word\n10) word\n    ```")
 @example("* - word\n10) \n   ```")  # a new item is no more of the paragraph before
-@example("word\n=\n- \n  ```")
+@example("word\n===\r\n- \n  ```")
+@example("-     \n\n  ```")
+@example("> q\n2. word\n   ```")  # what is quoted is nobody's paragraph but the quote's
+@example(">\n*\n  ```")
+@example("> a\nb\n2. c\n   ```")
+@example("* * *\n  ```\nx")  # a rule, and no item in an item
+@example("1. a\n***b***\n   ```python")
+@example("- a\n#tag\n  ```")
+@example("a\u2028```")  # no end of a line to Markdown
+@example("```\ncode\n```\xa0")
 def test_the_fence_that_we_believe_to_be_open_is_open(text: str) -> None:
     assert is_balanced(text) == (open_at_end(text) is None or open_at_end(text + "\nx") is None)
 
@@ -139,6 +148,9 @@ def test_a_cut_is_where_a_reader_would_make_it(text: str, first: str) -> None:
         ("use `", ""),
         ("one `open\n\nparagraph", ""),
         ("```\n`in code", ""),
+        ("- ```\n  code\nuse `foo", "`"),  # the item ended, and its fence with it
+        ("a `b\n``", ""),  # one more would be a fence
+        ("use ``a`", ""),
     ],
 )
 def test_inline_code_is_closed_in_a_preview(text: str, mark: str) -> None:
