@@ -86,7 +86,7 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         "--no-relay",
         dest="relay",
         action="store_false",
-        help="for a swarm in which all reach each other: carry no traffic of others; takes 30 MB less",
+        help="carry no traffic of others, who then must reach this server's port; takes 30 MB less",
     )
     parser.add_argument("--public-name", default="", help="shown beside your server in ./murmur status")
 

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from server.resources import free_memory_bytes
 from server.serving import Serving, open_chain
 from server.span import SpanModel
 from server.verify import verify_span
+from swarm.addresses import reach_of
 from swarm.background import finish, running
 from swarm.checkpoint import Checkpoint, open_checkpoint
 from swarm.checkpoint.block_sizes import Quantization, resolve_quantization
@@ -48,6 +49,10 @@ SETTLE_S = 1.0
 LOOK_AGAIN_S = (1, 2, 4, 8)
 CACHE_FOLDER = Path.home() / ".cache" / "murmur"
 UNKNOWN_THROUGHPUT = 100.0
+HIDDEN = (
+    "warning: without relays only your own network reaches these addresses, and the swarm is on the "
+    "internet: name a public one with --announce-maddrs, or leave --no-relay away"
+)
 
 Say = Callable[[str], None]
 
@@ -125,6 +130,12 @@ def _announced(checkpoint: Checkpoint, options: Options, device: torch.device) -
     )
 
 
+def is_hidden(options: Options, addresses: Sequence[str]) -> bool:
+    """Whether a server without relays is, as far as it shows, out of reach for a part of its swarm."""
+    others = map(reach_of, options.initial_peers)
+    return not options.use_relay and "internet" in others and "internet" not in map(reach_of, addresses)
+
+
 async def _online(announcer: Announcer, host: Host, serving: Serving, options: Options, say: Say) -> None:
     """Be there for others until cancelled; then let nobody down."""
     spare_what_is_loaded()
@@ -139,6 +150,8 @@ async def _online(announcer: Announcer, host: Host, serving: Serving, options: O
     say(f"online as {record.peer}: {record.throughput:.0f} tokens/s, room for {record.free_tokens} tokens")
     for address in record.addresses:
         say(f"reached at {address}")
+    if is_hidden(options, record.addresses):
+        say(HIDDEN)
     try:
         await asyncio.Event().wait()
     finally:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 import torch
 
@@ -39,7 +40,7 @@ async def probe(peer_id: PeerId, addresses: Sequence[str], model: HostedModel) -
     Raises ConfigError, in one sentence, if that is not possible: then nobody else could either.
     """
     try:
-        async with asyncio.timeout(PROBE_S), open_transport(client_only=True) as stranger:
+        async with asyncio.timeout(PROBE_S), _stranger(addresses) as stranger:
             await _run_session(stranger, peer_id, addresses, model)
     except PeerUnreachable as error:
         raise ConfigError(
@@ -50,6 +51,11 @@ async def probe(peer_id: PeerId, addresses: Sequence[str], model: HostedModel) -
         raise ConfigError(
             f"this server does not answer a trial session ({error or 'silence'}): nor would it answer others"
         ) from error
+
+
+def _stranger(addresses: Sequence[str]) -> AbstractAsyncContextManager[Transport]:
+    is_relayed = any("/p2p-circuit" in address for address in addresses)
+    return open_transport(client_only=True, use_relay=is_relayed)
 
 
 async def _run_session(

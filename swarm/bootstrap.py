@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-relay",
         dest="relay",
         action="store_false",
-        help="carry no traffic of servers that have no open port",
+        help="for a swarm in which all servers have an open port: carry no traffic for others",
     )
     parser.add_argument(
         "--ready-file",

@@ -20,8 +20,8 @@ MAY_IMPORT = {
     "swarm": set(),
 }
 SHARED_HALF = {
-    "allowance", "background", "checkpoint", "dht", "errors", "identity", "incoming", "listening", "loop",
-    "outgoing", "ready_file", "say", "signals", "streams", "transport", "wire",
+    "addresses", "allowance", "background", "checkpoint", "dht", "errors", "identity", "incoming",
+    "listening", "loop", "outgoing", "ready_file", "say", "signals", "streams", "transport", "wire",
 }  # fmt: skip
 
 # Library -> the files or folders that alone import it.

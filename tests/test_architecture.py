@@ -1,6 +1,8 @@
 """The repository keeps its architecture's rules, and each rule can fail: one that cannot checks nothing."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,11 @@ from tests.architecture import (
     commands_that_the_readme_lacks,
     drawers,
     family_names,
+    imported_names,
     io_in_pure_modules,
     launcher_commands,
     servers_use_of_the_client_half,
+    source_files,
     strays_of_io_libraries,
     too_long,
     wrong_in_the_map,
@@ -60,6 +64,23 @@ def test_the_readme_names_every_command() -> None:
     assert commands_that_the_readme_lacks(REPOSITORY) == []
 
 
+def names_that_transformers_lacks(root: Path) -> list[str]:
+    """What is imported from there and is not there: mypy does not look, and some names only mypy imports."""
+    imported = {name for _, tree in source_files(root) for name in imported_names(tree)}
+    return [name for name in sorted(imported) if name.startswith("transformers.") and not is_there(name)]
+
+
+def is_there(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    with suppress(ModuleNotFoundError):
+        return hasattr(import_module(module), attribute) or bool(import_module(name))
+    return False
+
+
+def test_what_is_imported_from_transformers_is_there() -> None:
+    assert names_that_transformers_lacks(REPOSITORY) == []
+
+
 def too_long_without_reasons(root: Path) -> list[str]:
     return too_long(root, {})
 
@@ -85,6 +106,8 @@ BREAKING_TREES: list[tuple[Callable[[Path], list[str]], str, str]] = [
     (io_in_pure_modules, "swarm/replays.py", "import swarm"),
     (too_long_without_reasons, "swarm/session.py", LONG_FUNCTION),
     (too_long_without_reasons, "swarm/session.py", "pass\n" * 301),
+    (names_that_transformers_lacks, "swarm/text.py", "from transformers import PreTrainedTokeniser"),
+    (names_that_transformers_lacks, "swarm/text.py", "from transformers.no_module import Cache"),
     (drawers, "swarm/utils.py", ""),
     (drawers, "server/common/blocks.py", ""),
     (drawers, "server/cache_helpers.py", ""),

@@ -12,8 +12,10 @@ from swarm.client import SwarmModel
 from swarm.connections import HEARTBEAT_S, MISSED_BEATS
 from swarm.inference import InferenceSession
 from swarm.notices import Notice
+from swarm.wire.blocks import PeerId
 from tests.end_to_end.conversations import answer, expected_ids, open_client
 from tests.end_to_end.processes import Forge, ProcessSwarm, Service, open_process_swarm
+from tests.swarm.peers import is_relay
 
 NUM_TOKENS = 60
 FAIL_AT = 20
@@ -137,6 +139,13 @@ async def test_a_server_that_joins_is_used_by_new_routes_within_five_seconds(
                     await answer(model, session, 2)
                     if [hop.peer_id for hop in session.route] == [newcomer.peer_id]:
                         break
+
+
+async def test_a_server_that_wants_no_relays_is_none(swarm: ProcessSwarm, middle: list[Service]) -> None:
+    other = swarm.begin("2:4", "--no-relay")
+    await asyncio.to_thread(other.wait_ready)
+    assert await is_relay(PeerId(middle[0].peer_id), middle[0].addresses)
+    assert not await is_relay(PeerId(other.peer_id), other.addresses)
 
 
 async def test_an_answer_waits_for_blocks_that_nobody_serves_until_somebody_does(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from server.announcer import Announced, Announcer
-from server.block_server import DRAIN_S, GOODBYE_S, Options, _join, _online
+from server.block_server import DRAIN_S, GOODBYE_S, Options, _join, _online, is_hidden
 from server.host import Host
 from server.serving import Serving
 from swarm.background import running
@@ -181,3 +181,24 @@ def test_a_server_whose_peers_are_silent_leaves_in_time_and_without_an_error(
     assert said[-1] == "gone"
     assert host.table.is_draining
     assert serving.told_ms == ([int(DRAIN_S * 1000)] if num_sessions else [])
+
+
+PUBLIC, PRIVATE = "/ip4/1.2.3.4/tcp/31337", "/ip4/192.168.1.20/tcp/31337"
+
+
+@pytest.mark.parametrize(
+    ("use_relay", "of_others", "own", "hidden"),
+    [
+        (False, (PUBLIC,), (PRIVATE,), True),
+        (False, (PRIVATE, PUBLIC), (PRIVATE,), True),
+        (False, (PUBLIC,), (PRIVATE, PUBLIC), False),
+        (False, (PRIVATE,), (PRIVATE,), False),
+        (False, (), (PRIVATE,), False),
+        (True, (PUBLIC,), (PRIVATE,), False),
+    ],
+)
+def test_a_server_without_relays_is_hidden_from_the_internet_if_it_has_no_public_address(
+    use_relay: bool, of_others: tuple[str, ...], own: tuple[str, ...], hidden: bool
+) -> None:
+    options = Options(model="tiny", initial_peers=of_others, use_relay=use_relay)
+    assert is_hidden(options, own) == hidden

@@ -1,15 +1,19 @@
 """What tests of the network need: records of one-off identities, and a peer beside ours."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from swarm.dht import Dht, open_dht
+from swarm.errors import PeerUnreachable
 from swarm.identity import Identity
 from swarm.transport import Transport, open_transport
+from swarm.wire.blocks import PeerId
+from swarm.wire.frames import FROM_CHAIN
 from swarm.wire.records import ServerRecord, seal_record
 
+CIRCUIT_RELAY = "/libp2p/circuit/relay/0.2.0/hop"
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 
 
@@ -44,3 +48,19 @@ async def node(*initial_peers: str, **options: Any) -> AsyncIterator[tuple[Trans
         open_dht(transport, initial_peers) as dht,
     ):
         yield transport, dht
+
+
+async def is_relay(peer_id: PeerId, addresses: Sequence[str] = (), *, asks: Transport | None = None) -> bool:
+    """Whether a peer relays for others. Asked by a stranger, or by who is connected to it already."""
+    if asks is None:
+        async with open_transport(client_only=True) as stranger:
+            return await is_relay(peer_id, addresses, asks=stranger)
+    await asks.connect(peer_id, addresses)
+    try:
+        stream = await asks.open_stream(peer_id, CIRCUIT_RELAY, limit=1024, decoder=FROM_CHAIN)
+    except PeerUnreachable as error:
+        if "protocols not supported" in str(error):
+            return False
+        raise
+    stream.close()
+    return True

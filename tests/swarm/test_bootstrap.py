@@ -16,7 +16,8 @@ from swarm.bootstrap import add_arguments, run_bootstrap
 from swarm.errors import ConfigError
 from swarm.identity import load_identity
 from swarm.ready_file import check_ready_file
-from tests.swarm.peers import FINGERPRINT, node, sealed
+from swarm.wire.blocks import PeerId
+from tests.swarm.peers import FINGERPRINT, is_relay, node, sealed
 
 COMMAND = """
 import argparse, asyncio, sys
@@ -71,15 +72,17 @@ async def test_peers_meet_at_the_printed_address_until_a_signal_ends_it_cleanly(
     ]
 
 
-async def test_two_bootstrap_nodes_form_one_swarm() -> None:
+async def test_two_bootstrap_nodes_form_one_swarm_and_only_one_of_them_relays() -> None:
     async with (
         bootstrap() as (_, first),
-        bootstrap("--initial-peers", first) as (_, second),
+        bootstrap("--initial-peers", first, "--no-relay") as (_, second),
         node(first) as (server, server_dht),
         node(second, client_only=True) as (_, client_dht),
     ):
         await server_dht.announce(sealed(server.identity))
         assert len(await client_dht.find_servers(FINGERPRINT)) == 1
+        nodes = [(PeerId(address.rpartition("/")[2]), [address]) for address in (first, second)]
+        assert [await is_relay(*node, asks=server) for node in nodes] == [True, False]
 
 
 async def test_a_ready_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

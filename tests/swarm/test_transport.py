@@ -25,6 +25,7 @@ from swarm.wire.blocks import PeerId
 from swarm.wire.frames import FROM_CHAIN, FROM_SERVER
 from swarm.wire.keys import peer_id_of
 from swarm.wire.messages import Pages, SessionError
+from tests.swarm.peers import is_relay
 
 ECHO = "/murmur/echo/1"
 LIMIT = 4 << 20
@@ -50,19 +51,15 @@ async def dial(client: Transport, server: Transport) -> FrameStream:
     return await client.open_stream(server.peer_id, ECHO, server.addresses, limit=LIMIT, decoder=FROM_CHAIN)
 
 
-async def test_who_uses_no_relays_is_none() -> None:
-    hop = "/libp2p/circuit/relay/0.2.0/hop"
+@pytest.mark.parametrize("use_relay", [True, False])
+@pytest.mark.parametrize("client_only", [True, False])
+async def test_who_uses_relays_is_one(use_relay: bool, client_only: bool) -> None:
     async with (
-        open_transport() as relay,
-        open_transport(use_relay=False) as other,
-        open_transport() as client,
+        open_transport() as first,
+        open_transport(initial_peers=first.addresses, use_relay=use_relay, client_only=client_only) as second,
     ):
-        await client.connect(other.peer_id, other.addresses)
-        with pytest.raises(PeerUnreachable, match="protocols not supported"):
-            await client.open_stream(other.peer_id, hop, limit=LIMIT, decoder=FROM_CHAIN)
-        await client.connect(relay.peer_id, relay.addresses)
-        stream = await client.open_stream(relay.peer_id, hop, limit=LIMIT, decoder=FROM_CHAIN)
-        stream.close()
+        await second.connect(first.peer_id, first.addresses)
+        assert await is_relay(second.peer_id, second.addresses, asks=first) == use_relay
 
 
 async def test_frames_and_tensors_come_back_as_they_were() -> None:
