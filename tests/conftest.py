@@ -25,6 +25,7 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 LAST_EXITS_S = 3.0  # processes whose parent was just killed need a moment to notice
 SLOW_CALLBACK_S = 0.1
 SLOW_LENGTH = 40  # of a test that is marked so; of any other 1
+LENGTHS = {"end_to_end": 6, "demo": 6}  # in these folders, where whole swarms are started
 
 # A busy machine makes an example slow, not wrong.
 hypothesis.settings.register_profile(
@@ -68,7 +69,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         lengths: Counter[Path] = Counter()
         for item in items:
-            lengths[item.path] += SLOW_LENGTH if item.get_closest_marker("slow") else 1
+            is_slow = item.get_closest_marker("slow") is not None
+            lengths[item.path] += SLOW_LENGTH if is_slow else LENGTHS.get(item.path.parent.name, 1)
         items.sort(key=lambda item: -lengths[item.path])
 
 

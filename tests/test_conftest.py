@@ -81,12 +81,14 @@ def test_a_call_that_blocks_the_loop_fails_its_test(tmp_path: Path, loop: str) -
 
 def test_of_files_side_by_side_the_longest_begin(tmp_path: Path) -> None:
     marks = "import pytest\nM = [pytest.mark.slow]\nN = []\n"
-    for name, slow, num_tests in (("a", "N", 1), ("b", "N", 3), ("c", "M", 1), ("d", "M", 2)):
+    (tmp_path / "demo").mkdir()
+    files = (("a", "N", 1), ("b", "N", 3), ("c", "M", 1), ("d", "M", 2), ("demo/e", "N", 1))
+    for name, slow, num_tests in files:
         case = f"@pytest.mark.parametrize('n', [pytest.param(n, marks={slow}) for n in range({num_tests})])\n"
-        (tmp_path / f"test_{name}.py").write_text(marks + case + "def test(n): pass\n")
+        (tmp_path / re.sub(r"(\w)$", r"test_\1.py", name)).write_text(marks + case + "def test(n): pass\n")
     side_by_side = ("-n1", "--dist", "loadfile", "--no-loadscope-reorder", "-vv", "-o", "markers=slow: long")
     done = run_pytest(tmp_path, "", *side_by_side)
-    assert re.findall(r"PASSED \S*test_(\w)\.py", done.stdout) == list("ddcbbba"), done.stdout
+    assert re.findall(r"PASSED \S*test_(\w)\.py", done.stdout) == list("ddcebbba"), done.stdout
 
 
 HYPOTHESIS = (
@@ -124,7 +126,7 @@ BROKEN_OFF = "!!!!!!!!!! KeyboardInterrupt !!!!!!!!!!\n"
 
 def test_ci_repeats_tests_that_failed_but_no_failure_of_the_run_itself(tmp_path: Path) -> None:
     launcher = Launcher(tmp_path)
-    script = re.sub(r'    "-m pytest"\).*\n', lambda _: PYTEST_THAT_FAILS_ONCE, FAKE_PYTHON)
+    script = re.sub(r'    "-m pytest"\).*?;;\n', lambda _: PYTEST_THAT_FAILS_ONCE, FAKE_PYTHON, flags=re.S)
     for python in launcher.state.iterdir():
         python.write_text(script, encoding="utf-8")
 
