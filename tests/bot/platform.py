@@ -1,5 +1,7 @@
 """A platform in memory, and a model that says what it is told: the seams of the core."""
 
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,10 +78,13 @@ class FakePort:
         """So many of the next posts are shown, but their sender is not told."""
         self.post_s = 0.0
         """How long a post takes after it is to be seen."""
+        self.measured_on: Counter[int] = Counter()
+        """How often texts were measured, by the thread."""
         self._clock = clock
         self._pacer = Pacer(ChannelPace(slots=1000), clock)
 
     def size(self, text: str) -> int:
+        self.measured_on[threading.get_ident()] += 1
         return utf16_units(text)
 
     def moment(self, at_ms: int, now_ms: int) -> str:

@@ -1,6 +1,6 @@
 """What the operator has set is obeyed: letters, tokens, seconds; and none of it is a surprise to people."""
 
-import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,9 +146,7 @@ async def test_after_another_time_away_that_is_said_again(world: World) -> None:
     assert len(world.port.told) == 2
 
 
-async def test_a_very_long_answer_is_cut_beside_the_loop(
-    store_path: Path, unblocked_loop: asyncio.AbstractEventLoop
-) -> None:
+async def test_a_very_long_answer_is_cut_beside_the_loop(store_path: Path) -> None:
     async with open_world(store_path) as before:
         await before.ask("hello")
         long = update(turn).values(answer="```\n" * 7500, delivered_at=None)
@@ -156,3 +154,5 @@ async def test_a_very_long_answer_is_cut_beside_the_loop(
     async with open_world(store_path, like=before, boot="second") as world:
         await world.quiet()
         assert world.port.messages[0].post.file == ("answer.md", ("```\n" * 7500).encode())
+        here = world.port.measured_on[threading.get_ident()]
+        assert here < world.port.measured_on.total() // 10
