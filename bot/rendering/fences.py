@@ -122,9 +122,9 @@ def _inside(state: State, fence: Fence, column: int, rest: str) -> State:
 
 def _past_bullets(column: int, rest: str, items: tuple[int, ...]) -> tuple[int, str, tuple[int, ...]]:
     """Where the contents of a line begin that may open list items: `- 1. text` opens two."""
-    while column - (items[-1] if items else 0) < TAB_COLUMNS and not _RULE.match(rest):
-        bullet = _BULLET.match(rest)
-        if bullet is None:
+    rule = _longest_rule(rest)
+    while column - (items[-1] if items else 0) < TAB_COLUMNS and (bullet := _BULLET.match(rest)):
+        if len(rest) <= rule and _RULE.match(rest):
             break
         behind = column + bullet.end()
         spaces, after = _indent(rest[bullet.end() :], behind)
@@ -132,6 +132,12 @@ def _past_bullets(column: int, rest: str, items: tuple[int, ...]) -> tuple[int, 
             return spaces, after, (*items, behind + 1)
         column, rest, items = spaces, after, (*items, spaces)
     return column, rest, items
+
+
+def _longest_rule(rest: str) -> int:
+    """How many letters at the end of a line may be a rule; asked once, as a line may have many bullets."""
+    text = rest.rstrip(_WHITE)
+    return len(rest) - len(text.rstrip(text[-1:] + _WHITE)) if text.endswith(("-", "*", "_")) else 0
 
 
 def _indent(line: str, column: int = 0) -> tuple[int, str]:
