@@ -161,8 +161,8 @@ async def open_transport(
     `identity` may be the name of its file; without it a new one is used and forgotten. A `client_only` peer
     listens nowhere: it dials others and cannot be dialled. Whoever starts a network or announces an address
     claims to be public. Whoever uses relays is one, within libp2p's limits, to those who are connected to it:
-    p2pd knows no other way. Without `use_relay` it is none, and has no streams to or from peers that only relays
-    reach; p2pd then takes 0.16 s of a core to start instead of 0.41, and 34 MB instead of 64.
+    p2pd knows no other way. Without `use_relay` it is none, and has no streams to or from peers that only
+    relays reach; p2pd then takes 0.16 s of a core to start instead of 0.41, and 34 MB instead of 64.
     Raises ConfigError with a sentence if the machine or an argument is the reason; SwarmError if p2pd ends.
     """
     async with AsyncExitStack() as stack:
